@@ -1,0 +1,47 @@
+# The proxy's image: one static binary on nothing. docker build -t evenkeel .
+#
+# Link-time optimization over everything takes 2 GB of memory; on a smaller machine add --build-arg PROFILE=thin, which
+# takes less than 1 GB and costs a few per cent of speed, or build elsewhere and load the image.
+
+# Every manifest, and every source emptied: what the dependencies' layer depends on, whatever members there are.
+FROM rust:1.95-slim-bookworm AS manifests
+WORKDIR /src
+COPY . .
+RUN echo 'fn main() {}' > /empty.rs \
+ && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock -delete \
+ && find . -name '*.rs' -exec cp /empty.rs {} \;
+
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends cmake make \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+ARG PROFILE=release
+# A target that is named, if only as the machine's own, keeps the flag from the build scripts and macros, which cannot
+# be static.
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+COPY --from=manifests /src .
+RUN cargo build --locked --profile "$PROFILE" --target "$(rustc --print host-tuple)"
+COPY src src
+# Sources may be older than the build above, and cargo goes by that.
+RUN touch src/lib.rs src/main.rs \
+ && cargo build --locked --profile "$PROFILE" --target "$(rustc --print host-tuple)" \
+ && cp target/*/"$PROFILE"/evenkeel /evenkeel
+
+FROM scratch
+LABEL org.opencontainers.image.title="Evenkeel" \
+      org.opencontainers.image.description="A lightweight load-balancing HTTP proxy for apps on a Docker network" \
+      org.opencontainers.image.licenses="MIT"
+# Where Dokku looks for the two, and the proxy for the third.
+WORKDIR /app
+COPY Procfile app.json proxy.toml ./
+COPY --from=build /evenkeel /usr/local/bin/evenkeel
+# A number, so that an orchestrator that demands "not root" can tell. A container may listen on 80 without root.
+USER 65532:65532
+EXPOSE 80
+# Does not depend on the replicas: a proxy without them is healthy and waits for them.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["evenkeel", "ready"]
+# The default, but said: without it a signal sent by `docker kill` ends the restart policy.
+STOPSIGNAL SIGTERM
+# Not ENTRYPOINT: Dokku's Procfile replaces CMD, and would become its arguments.
+CMD ["evenkeel"]

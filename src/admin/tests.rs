@@ -1,0 +1,111 @@
+//! The operator's questions over real sockets.
+
+use super::*;
+use std::sync::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A process that says what it is told to.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) status: Mutex<Status>,
+    pub(crate) not_ready: Mutex<Option<String>>,
+}
+
+impl Source for Told {
+    fn status(&self) -> Status {
+        self.status.lock().unwrap().clone()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.not_ready.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics { server: Arc::default(), upstreams: Vec::new() }
+    }
+}
+
+/// Serves `told` until the test ends.
+pub(crate) async fn serving(told: Arc<Told>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, told));
+    address
+}
+
+/// The head and the body of the answer to these bytes.
+async fn ask(address: std::net::SocketAddr, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> (String, String) {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn metrics_and_status_are_what_they_say_they_are() {
+    let told = Arc::new(Told::default());
+    told.status.lock().unwrap().version = "7.8.9".to_owned();
+    let address = serving(told).await;
+    let (head, body) = get(address, "/metrics?x=y").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("evenkeel_build_info{version=\"7.8.9\"} 1\n"), "{body}");
+    let (head, body) = get(address, "/status").await;
+    assert!(head.contains("application/json"), "{head}");
+    assert_eq!(serde_json::from_str::<Status>(&body).unwrap().version, "7.8.9");
+}
+
+#[tokio::test]
+async fn ready_says_why_not() {
+    let told = Arc::new(Told::default());
+    let address = serving(told.clone()).await;
+    let (head, _) = get(address, "/ready").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    *told.not_ready.lock().unwrap() = Some("draining".to_owned());
+    let (head, body) = get(address, "/ready").await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "not ready: draining\n");
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed_here_and_nothing_else_is_served() {
+    let address = serving(Arc::default()).await;
+    let (head, _) = ask(address, "POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
+    assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+    assert!(head.contains("allow: GET, HEAD"), "{head}");
+    let (head, _) = get(address, "/").await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    let (head, body) = ask(address, "HEAD /ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(body, "");
+}
+
+#[tokio::test]
+async fn a_giant_head_is_refused() {
+    let address = serving(Arc::default()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The answer, or the reset behind it, ends both directions.
+    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(1 << 20)).as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_lock_the_operator_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve_each_within(Duration::from_millis(500), listener, Arc::new(Told::default())));
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS + 1 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let (head, _) = get(address, "/ready").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}

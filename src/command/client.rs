@@ -1,0 +1,86 @@
+//! Asks the running process on its admin address.
+
+use crate::config::Config;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A process that serves answers in milliseconds; Docker's health checks allow 30 s by default.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Of an answer: a thousand replicas' status is far below it.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// GETs `path` from the process that runs with `config`.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) async fn get(config: &Config, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let Some(admin) = config.server.admin else {
+        return Err(
+            "the running proxy cannot be asked: server.admin is off; set e.g. admin = \"127.0.0.1:9180\"".to_owned()
+        );
+    };
+    if admin.port() == 0 {
+        return Err(
+            "the running proxy cannot be found: server.admin has port 0, which is any; write a number".to_owned()
+        );
+    }
+    let address = reachable(admin);
+    match timeout(DEADLINE, exchange(address, path)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(explain(address, &*error)),
+        Err(_) => Err(format!("{address} does not answer within {DEADLINE:?}: is the proxy stopped, or out of CPU?")),
+    }
+}
+
+/// Where to dial for what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn exchange(
+    address: SocketAddr,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let asking = async {
+        let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes();
+        Ok((status, body))
+    };
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        // The connection ended; what it brought is there.
+        ended = connection => {
+            ended?;
+            asking.await
+        }
+    }
+}
+
+fn explain(address: SocketAddr, error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => format!(
+            "no evenkeel listens on {address}: it is not running here, or with another configuration \
+             (server.admin; see --config, EVENKEEL_CONFIG)"
+        ),
+        _ => format!("{address}: {error}; is it another program that listens there?"),
+    }
+}

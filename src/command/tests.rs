@@ -1,0 +1,289 @@
+//! The commands against a real admin listener, real replicas and a real DNS server, all on loopback.
+
+use super::check::examine;
+use super::paint::Paint;
+use super::*;
+use crate::admin::Status;
+use crate::admin::status::{DnsStatus, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus};
+use crate::admin::tests::{Told, serving};
+use crate::config::{Config, Dns, Host};
+use crate::discovery::Resolver;
+use crate::discovery::tests::dns::server_of;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// `UPSTREAM=db-checker:8080` with this on top.
+fn config(toml: &str) -> Config {
+    let text = format!("[upstream.db-checker]\naddress = \"db-checker:8080\"\n{toml}\n");
+    Config::parse(&text, "proxy.toml", &|_| None).unwrap()
+}
+
+fn with_admin(admin: Option<SocketAddr>) -> Config {
+    let mut config = config("");
+    config.server.admin = admin;
+    config
+}
+
+// ---- ready, status
+
+#[tokio::test]
+async fn ready_is_an_exit_status() {
+    let told = Arc::new(Told::default());
+    let address = serving(told.clone()).await;
+    let config = with_admin(Some(address));
+    assert_eq!(ready(&config).await, std::process::ExitCode::SUCCESS);
+    *told.not_ready.lock().unwrap() = Some("draining".to_owned());
+    assert_eq!(ready(&config).await, std::process::ExitCode::FAILURE);
+}
+
+#[tokio::test]
+async fn a_process_that_listens_everywhere_is_asked_on_loopback() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(crate::admin::serve(listener, Arc::new(Told::default())));
+    let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let (status, body) = client::get(&with_admin(Some(everywhere)), "/ready").await.unwrap();
+    assert_eq!((status.as_u16(), &body[..]), (200, &b"ready\n"[..]));
+}
+
+#[tokio::test]
+async fn why_the_running_proxy_cannot_be_asked_is_said_with_the_remedy() {
+    let off = client::get(&with_admin(None), "/ready").await.unwrap_err();
+    assert!(off.contains("server.admin is off"), "{off}");
+
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = client::get(&with_admin(Some(closed)), "/ready").await.unwrap_err();
+    assert!(nobody.contains("not running") && nobody.contains(&closed.to_string()), "{nobody}");
+
+    let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = stranger.local_addr().unwrap();
+    tokio::spawn(async move { stranger.accept().await.unwrap().0.write_all(b"SSH-2.0\r\n").await });
+    let other = client::get(&with_admin(Some(address)), "/ready").await.unwrap_err();
+    assert!(other.contains("another program"), "{other}");
+}
+
+fn busy() -> Status {
+    let up = |address: &str| EndpointStatus {
+        address: address.to_owned(),
+        membership: "active".to_owned(),
+        health: "up".to_owned(),
+        since_seconds: 4000.0,
+        weight: 1.0,
+        score: Some(3.0),
+        in_flight: 2,
+        requests: 1_234_567,
+        first_byte_seconds: Some(0.0041),
+        ..EndpointStatus::default()
+    };
+    let refusing = EndpointStatus {
+        suspect: true,
+        held_back: "suspect".to_owned(),
+        score: None,
+        reason: "refused".to_owned(),
+        failures: 3,
+        ..up("172.18.0.104:8080")
+    };
+    let cold = EndpointStatus { next: true, window: Some(4), in_flight: 0, score: Some(1.0), ..up("172.18.0.5:8080") };
+    let upstream = UpstreamStatus {
+        name: "db-checker".to_owned(),
+        address: "db-checker:8080".to_owned(),
+        waiting: 7,
+        dns: Some(DnsStatus { addresses: Some(3), seconds_ago: 0.4, ..DnsStatus::default() }),
+        endpoints: vec![up("172.18.0.3:8080"), refusing, cold],
+        timeline: (0..20)
+            .map(|n| Occurrence {
+                seconds_ago: 20.0 - f64::from(n),
+                address: Some("172.18.0.5:8080".to_owned()),
+                what: format!("event {n}"),
+            })
+            .collect(),
+        failures: vec![FailedRequest {
+            method: "GET".to_owned(),
+            target: "/x".repeat(300),
+            text: "nobody accepted".to_owned(),
+            endpoints: vec!["172.18.0.104:8080".to_owned()],
+            ..FailedRequest::default()
+        }],
+        ..UpstreamStatus::default()
+    };
+    Status {
+        version: "0.1.0".to_owned(),
+        uptime_seconds: 11_520.0,
+        workers: 2,
+        listen: "0.0.0.0:80".to_owned(),
+        config: "proxy.toml".to_owned(),
+        last_reload: Some(Reload { seconds_ago: 65.0, error: None }),
+        upstreams: vec![upstream],
+        ..Status::default()
+    }
+}
+
+#[test]
+fn the_table_is_aligned_and_tells_who_is_next_and_who_is_not_and_why() {
+    let text = table::draw(&busy(), Paint::new(false));
+    assert!(!text.contains('\x1b'), "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    let head = lines.iter().position(|line| line.contains("REPLICA")).unwrap();
+    let ends = |line: &str, what: &str| line.find(what).map(|at| line[..at + what.len()].chars().count());
+    let requests = ends(lines[head], "REQUESTS").unwrap();
+    for row in &lines[head + 1..head + 4] {
+        assert_eq!(ends(row, "1,234,567"), Some(requests), "\n{text}");
+    }
+    assert!(lines[head + 2].contains("suspect") && lines[head + 2].ends_with("refused"), "\n{text}");
+    assert!(lines[head + 3].contains('▸') && lines[head + 3].contains("warming up") && lines[head + 3].contains("0/4"));
+    assert!(text.contains("up 3 h 12 min") && text.contains("reloaded 1 min 5 s ago"), "\n{text}");
+    assert!(text.contains("2 of 3 replicas usable") && text.contains("7 waiting"), "\n{text}");
+    assert!(text.contains("event 19") && !text.contains("event 9\n"), "the last events, not all\n{text}");
+    assert!(lines.iter().all(|line| line.chars().count() < 160), "\n{text}");
+}
+
+#[test]
+fn colours_do_not_disturb_the_table() {
+    let coloured = table::draw(&busy(), Paint::new(true));
+    assert!(coloured.contains("\x1b[32mup"), "{coloured}");
+    let mut plain = String::new();
+    let mut rest = coloured.as_str();
+    while let Some((before, escape)) = rest.split_once('\x1b') {
+        plain.push_str(before);
+        rest = escape.split_once('m').unwrap().1;
+    }
+    plain.push_str(rest);
+    assert_eq!(plain, table::draw(&busy(), Paint::new(false)));
+}
+
+#[test]
+fn an_empty_pool_and_a_refused_reload_are_plain_to_see() {
+    let upstream = UpstreamStatus {
+        outage_seconds: Some(12.0),
+        dns: Some(DnsStatus { error: Some("SERVFAIL".to_owned()), ..DnsStatus::default() }),
+        ..UpstreamStatus::default()
+    };
+    let reload = Reload { seconds_ago: 1.0, error: Some("proxy.toml: no".to_owned()) };
+    let status = Status { upstreams: vec![upstream], last_reload: Some(reload), ..Status::default() };
+    let text = table::draw(&status, Paint::new(false));
+    for said in ["0 of 0 replicas usable", "nobody for 12 s", "SERVFAIL", "reload refused", "proxy.toml: no"] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+}
+
+// ---- check
+
+/// Fresh loopback addresses, so that parallel tests may use the same ports.
+fn replicas(number: u8) -> Vec<IpAddr> {
+    let (a, b) = (fastrand::u8(1..255), fastrand::u8(..));
+    (1..=number).map(|last| Ipv4Addr::new(127, a, b, last).into()).collect()
+}
+
+/// Answers every request with that.
+async fn replica(address: SocketAddr, answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+/// What `check` says of `db-checker:port`, which has those addresses.
+async fn check_of(known: &'static str, addresses: Vec<IpAddr>, port: u16, toml: &str) -> (String, bool) {
+    let mut config = config(toml);
+    let second = Duration::from_secs(1);
+    let server = Some(server_of(known, addresses).await);
+    config.dns = Dns { server, interval: second, timeout: second, hold: second };
+    let mut upstream = (*config.upstreams[0]).clone();
+    upstream.port = port;
+    examine(&config, &upstream, &Resolver::new(config.dns.clone()), Paint::new(false)).await
+}
+
+const PROBE: &str = "[upstream.db-checker.probe]\npath = \"/ping\"\nhealthy = [200]";
+
+#[tokio::test]
+async fn one_replica_that_works_is_enough() {
+    let all = replicas(2);
+    let up = replica(SocketAddr::new(all[1], 0), "HTTP/1.1 200 OK\r\n\r\n").await;
+    let (text, works) = check_of("db-checker", all.clone(), up.port(), PROBE).await;
+    assert!(works, "{text}");
+    assert!(text.contains("resolves to 2 addresses"), "{text}");
+    assert!(text.contains(&format!("{up}  answers its probe")), "{text}");
+    assert!(text.contains(&format!("{}:{}  refuses connections", all[0], up.port())), "{text}");
+}
+
+#[tokio::test]
+async fn replicas_that_refuse_are_tried_on_dokkus_default_port() {
+    let all = replicas(3);
+    let _open = replica(SocketAddr::new(all[0], 5000), "").await;
+    let (text, works) = check_of("db-checker", all, 8081, "").await;
+    assert!(!works);
+    assert!(text.contains("3 replicas refuse 8081; 5000, Dokku's default, is open: use db-checker:5000"), "{text}");
+}
+
+#[tokio::test]
+async fn replicas_that_refuse_everywhere_may_listen_on_loopback_only() {
+    let (text, works) = check_of("db-checker", replicas(1), 8081, "").await;
+    assert!(!works);
+    assert!(text.contains("1 replica refuses 8081; Dokku's default is 5000") && text.contains("0.0.0.0"), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_without_its_process_is_found_as_dokku_names_it() {
+    let (text, works) = check_of("db-checker.web", replicas(3), 8080, "").await;
+    assert!(!works);
+    assert!(text.contains("no such name") && text.contains("db-checker.web resolves to 3 addresses"), "{text}");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_met_with_what_to_look_for() {
+    let (text, works) = check_of("other", replicas(1), 8080, "").await;
+    assert!(!works);
+    assert!(text.contains("same network") && text.contains("APP.PROCESS"), "{text}");
+}
+
+#[tokio::test]
+async fn a_resolver_that_is_not_there_is_named() {
+    let mut config = config("");
+    // Held, and silent.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    config.dns.server = Some(silent.local_addr().unwrap());
+    config.dns.timeout = Duration::from_millis(50);
+    let resolver = Resolver::new(config.dns.clone());
+    let (text, works) = examine(&config, &config.upstreams[0].clone(), &resolver, Paint::new(false)).await;
+    assert!(!works);
+    assert!(text.contains(&format!("is there a DNS server at {}?", silent.local_addr().unwrap())), "{text}");
+}
+
+#[tokio::test]
+async fn a_status_that_does_not_pass_is_met_with_what_to_write() {
+    for (answer, said) in [
+        ("HTTP/1.1 424 Failed Dependency\r\n\r\n", "probe.healthy = [200, 424]"),
+        ("HTTP/1.1 404 Not Found\r\n\r\n", "the app has no /ping"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "Host: db-checker"),
+        ("220 mail ESMTP\r\n", "does not speak HTTP"),
+        ("HTTP/1.1 508 Loop\r\nProxy-Status: evenkeel; error=proxy_loop_detected\r\n\r\n", "leads to a proxy"),
+    ] {
+        let all = replicas(1);
+        let address = replica(SocketAddr::new(all[0], 0), answer).await;
+        let (text, works) = check_of("db-checker", all, address.port(), PROBE).await;
+        assert!(!works);
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_alias_that_is_the_proxy_itself_is_named() {
+    let mut config = config("");
+    config.server.listen = "127.0.0.1:8080".parse().unwrap();
+    let mut upstream = (*config.upstreams[0]).clone();
+    upstream.host = Host::Address(Ipv4Addr::LOCALHOST.into());
+    upstream.port = 8080;
+    let resolver = Resolver::new(config.dns.clone());
+    let (text, works) = examine(&config, &upstream, &resolver, Paint::new(false)).await;
+    assert!(!works);
+    assert!(text.contains("127.0.0.1:8080 is this proxy itself"), "{text}");
+    assert!(text.contains("give the app another"), "{text}");
+}

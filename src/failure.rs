@@ -1,0 +1,147 @@
+//! Failed requests: the last few for `/status`, and a log that an outage does not drown.
+
+use crate::clock;
+use crate::proxy::Problem;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// Failures that `/status` remembers, for each upstream.
+const REMEMBERED: usize = 50;
+
+/// Lines a second for each reason. What is beyond is counted and said once.
+const LINES: u32 = 10;
+
+/// A request that no replica answered whole.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When it ended.
+    pub at: Instant,
+    /// Why.
+    pub problem: Problem,
+    /// Who was tried, in order.
+    pub endpoints: Vec<SocketAddr>,
+    /// How long it waited for somebody to try.
+    pub waited: Duration,
+    /// From whom it came.
+    pub client: SocketAddr,
+    /// Its method.
+    pub method: String,
+    /// Its target, cut to a sane length.
+    pub target: String,
+    /// The trace it belongs to.
+    pub traceparent: Option<String>,
+}
+
+/// The failures of one upstream.
+#[derive(Debug, Default)]
+pub struct Failures {
+    recent: Mutex<VecDeque<Failure>>,
+    rates: Mutex<HashMap<&'static str, Rate>>,
+}
+
+/// How many lines a reason had in the current second.
+#[derive(Debug)]
+struct Rate {
+    since: Instant,
+    lines: u32,
+    unsaid: u64,
+}
+
+impl Failures {
+    /// Remembers a failure and says so, unless it was said often enough this second.
+    pub fn add(&self, upstream: &str, failure: Failure) {
+        self.flush(upstream, failure.at);
+        let reason = failure.problem.token();
+        let say = {
+            let mut rates = self.rates.lock();
+            let rate = rates.entry(reason).or_insert(Rate { since: failure.at, lines: 0, unsaid: 0 });
+            if rate.lines < LINES {
+                rate.lines += 1;
+                true
+            } else {
+                rate.unsaid += 1;
+                false
+            }
+        };
+        if say {
+            warn!(
+                upstream,
+                reason,
+                endpoints = ?failure.endpoints,
+                waited = ?failure.waited,
+                client = %failure.client,
+                method = failure.method,
+                target = failure.target,
+                traceparent = failure.traceparent,
+                "request failed: {}",
+                failure.problem.text()
+            );
+        }
+        let mut recent = self.recent.lock();
+        if recent.len() == REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back(failure);
+    }
+
+    /// Says how many failures went unsaid in a second that is over.
+    pub fn flush(&self, upstream: &str, now: Instant) {
+        self.rates.lock().retain(|reason, rate| {
+            let over = now.saturating_duration_since(rate.since) >= Duration::from_secs(1);
+            if over && rate.unsaid > 0 {
+                warn!(upstream, reason, count = rate.unsaid, "more requests failed in the same second");
+            }
+            !over
+        });
+    }
+
+    /// The last failures, oldest first.
+    pub fn recent(&self) -> Vec<Failure> {
+        self.recent.lock().iter().cloned().collect()
+    }
+}
+
+/// Says, each second, what went unsaid in the last; for as long as `upstream` lives.
+pub async fn flush_loop(upstream: std::sync::Arc<crate::upstream::Upstream>) {
+    while !upstream.is_closed() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        upstream.failures().flush(upstream.name(), clock::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(at: Instant) -> Failure {
+        Failure {
+            at,
+            problem: Problem::Refused,
+            endpoints: Vec::new(),
+            waited: Duration::ZERO,
+            client: "127.0.0.1:1".parse().unwrap(),
+            method: "GET".into(),
+            target: "/".into(),
+            traceparent: None,
+        }
+    }
+
+    #[test]
+    fn an_outage_writes_ten_lines_a_second_and_a_count() {
+        let failures = Failures::default();
+        let now = clock::now();
+        for _ in 0..1000 {
+            failures.add("u", failure(now));
+        }
+        let counts = |failures: &Failures| failures.rates.lock().get("connection_refused").map(|r| (r.lines, r.unsaid));
+        assert_eq!(counts(&failures), Some((LINES, 990)));
+        assert_eq!(failures.recent().len(), REMEMBERED);
+        failures.flush("u", now + Duration::from_millis(999));
+        assert_eq!(counts(&failures), Some((LINES, 990)));
+        failures.flush("u", now + Duration::from_secs(1));
+        assert_eq!(counts(&failures), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The `evenkeel` command: arguments and logging; everything else is in the library.
+
+use clap::{Parser, Subcommand};
+use evenkeel::command;
+use evenkeel::server::{self, Source};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One network alias in front of all replicas of an app.
+///
+/// Without a command: runs the proxy. Reads ./proxy.toml, or the file named by --config; without a file,
+/// UPSTREAM=name:port alone is enough. PORT overrides the port of `listen`.
+#[derive(Parser)]
+#[command(version, about, long_about)]
+struct Arguments {
+    /// The configuration file [default: proxy.toml, if it is there]
+    #[arg(long, global = true, env = "EVENKEEL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validate the configuration, resolve and probe each upstream once, and say what was found. Exit status 0 or 1.
+    Check,
+    /// Show the running proxy: every replica, its state, and why.
+    Status {
+        /// Redraw every second.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Exit status 0 once the running proxy accepts requests; 1 before that and while it drains.
+    Ready,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let source = Source { path: arguments.config };
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("evenkeel: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match arguments.command {
+        None => {}
+        Some(Command::Check) => return ask(command::check(&config, &source.file())),
+        Some(Command::Status { watch }) => return ask(command::status(&config, watch)),
+        Some(Command::Ready) => return ask(command::ready(&config)),
+    }
+    // Held to the end: what is still buffered then is written.
+    let _writer = start_log();
+    match server::run(config, source) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(_writer);
+            eprintln!("evenkeel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command that asks and ends.
+fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("evenkeel: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to standard output through a thread of its own: a reader that stalls costs lines, never a request.
+fn start_log() -> tracing_appender::non_blocking::WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+    match std::env::var("LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().flatten_event(true).init(),
+        _ => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).init(),
+    }
+    guard
+}

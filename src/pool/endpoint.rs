@@ -1,0 +1,160 @@
+//! One replica as the pool sees it.
+//!
+//! Two facts, two fields: whether DNS lists the address ([`Membership`]) and whether it works ([`Health`]). Suspicion
+//! and ejection are facts of their own.
+
+use super::balancer::Estimate;
+use super::ejection::Ejection;
+use super::health::Condition;
+use super::membership::Missing;
+use super::suspicion::Suspicion;
+use super::window::Window;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Names an endpoint for as long as the process runs; an address that left and came back later gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+/// Whether DNS lists the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// Listed.
+    Active,
+    /// Gone from the answers: running requests finish, no new ones come.
+    Draining,
+}
+
+/// Whether the address works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Never passed a probe.
+    Unproven,
+    /// Works.
+    Up,
+    /// Worked once, does not now.
+    Down,
+}
+
+/// One line of the operator's table.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// Its name in this process.
+    pub id: EndpointId,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Listed or leaving.
+    pub membership: Membership,
+    /// Working or not.
+    pub health: Health,
+    /// Since when its state is as it is.
+    pub since: Instant,
+    /// Why its state is as it is ("refused", "probe: 503", "" if there is nothing to say).
+    pub reason: String,
+    /// Waits for a fresh answer and a probe.
+    pub suspect: bool,
+    /// Ejected until then.
+    pub ejected_until: Option<Instant>,
+    /// The factor on its in-flight count; 1 unless it is certainly slow.
+    pub weight: f64,
+    /// Requests it may have in flight while cold; `None` when warm.
+    pub window: Option<u32>,
+    /// Geometric mean of the time to first byte, if known.
+    pub mean: Option<Duration>,
+    /// Why it is not picked now, in a word or two; empty if it may be.
+    pub held_back: &'static str,
+}
+
+/// All the pool knows of one replica. Few hundred bytes; nothing in it grows.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) id: EndpointId,
+    pub(super) address: SocketAddr,
+    pub(super) membership: Membership,
+    /// Not in the last answers, though still active.
+    pub(super) missing: Option<Missing>,
+    pub(super) condition: Condition,
+    pub(super) suspicion: Option<Suspicion>,
+    /// Suspicions since it was last warm: each holds it back twice as long as the one before.
+    pub(super) strikes: u32,
+    pub(super) ejection: Ejection,
+    pub(super) window: Window,
+    pub(super) estimate: Estimate,
+    /// Published as on trial for its slowness.
+    pub(super) trial: bool,
+    pub(super) since: Instant,
+    pub(super) reason: String,
+}
+
+/// How good a choice an endpoint is, best first. Requests go to the best that there is, never to `HeldBack`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Works.
+    Usable,
+    /// Works, and answers errors: better than nobody.
+    Ejected,
+    /// Worked once: better than nobody, for probes can be wrong.
+    Down,
+    /// May be nobody's or somebody else's: never.
+    HeldBack,
+}
+
+impl Endpoint {
+    pub(super) fn new(id: EndpointId, address: SocketAddr, now: Instant) -> Self {
+        Endpoint {
+            id,
+            address,
+            membership: Membership::Active,
+            missing: None,
+            condition: Condition::new(now),
+            suspicion: None,
+            strikes: 0,
+            ejection: Ejection::default(),
+            window: Window::cold(now),
+            estimate: Estimate::new(now),
+            trial: false,
+            since: now,
+            reason: String::new(),
+        }
+    }
+
+    pub(super) fn active(&self) -> bool {
+        self.membership == Membership::Active
+    }
+
+    /// Up, and nothing speaks against it being who we think it is.
+    pub(super) fn working(&self) -> bool {
+        self.active() && self.condition.health == Health::Up && self.suspicion.is_none()
+    }
+
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        if !self.active() || self.suspicion.is_some() {
+            return Standing::HeldBack;
+        }
+        match self.condition.health {
+            Health::Unproven => Standing::HeldBack,
+            Health::Down => Standing::Down,
+            Health::Up if self.ejection.until(now).is_some() => Standing::Ejected,
+            Health::Up => Standing::Usable,
+        }
+    }
+
+    /// What keeps it from standing better, in a word.
+    pub(super) fn hindrance(&self, now: Instant) -> &'static str {
+        match (self.membership, self.condition.health) {
+            (Membership::Draining, _) => "draining",
+            _ if self.suspicion.is_some() => "suspect",
+            (_, Health::Unproven) => "unproven",
+            (_, Health::Down) => "down",
+            (_, Health::Up) if self.ejection.until(now).is_some() => "ejected",
+            (_, Health::Up) => "",
+        }
+    }
+
+    /// Notes a change of state, for the operator's table.
+    pub(super) fn explain(&mut self, reason: &str, now: Instant) {
+        self.since = now;
+        self.reason.clear();
+        self.reason.push_str(reason);
+    }
+}

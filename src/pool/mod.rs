@@ -1,0 +1,390 @@
+//! What one upstream knows of its replicas, and what it decides: which addresses belong to it, which of them are
+//! healthy, and which one the next request goes to.
+//!
+//! Everything here is pure: no I/O, no clock, no threads. The shell (`upstream.rs`, `discovery.rs`, `probe.rs`) reads
+//! the clock and passes `now`; answers, probe results and the outcomes of requests come in as values, and what is to
+//! be done (ask DNS, probe, publish a new snapshot, log) comes out as values. So a day of churn is a test of
+//! milliseconds.
+//!
+//! Four facts about an endpoint are kept apart, each in its own file, because each ends in its own way: whether DNS lists
+//! it (`membership`), whether it works (`health`), whether it may be somebody else by now (`suspicion`), whether it is worse
+//! than the others (`ejection`). A `window` limits it while it is cold. [`Pool::candidates`] puts them together, `balancer`
+//! chooses, `retry` says whether to choose again.
+
+pub mod balancer;
+mod ejection;
+pub mod endpoint;
+mod health;
+mod membership;
+pub mod retry;
+#[cfg(test)]
+mod sim;
+mod suspicion;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use balancer::Weight;
+use endpoint::{Endpoint, Standing};
+use membership::Answers;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+pub use balancer::{Candidate, pick};
+pub use endpoint::{EndpointId, EndpointView, Health, Membership};
+
+/// New weights are published this often at most. A replica's speed is known from eight answers, and at 1,000 requests a
+/// second those take longer.
+const WEIGHTS_EVERY: Duration = Duration::from_millis(5);
+/// The pool wants to be called this often at least: to forget drained endpoints, and to notice …
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// … when it was not called for this much longer: then the whole process was stopped, or its host slept.
+const STOPPED: Duration = Duration::from_secs(2);
+
+/// The knobs of one upstream that the pool needs. Checked by `config.rs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Port of every endpoint.
+    pub port: u16,
+    /// Time between two DNS questions.
+    pub dns_interval: Duration,
+    /// How long proven endpoints outlive an answer that the name is gone.
+    pub hold: Duration,
+    /// Time between two probes of an endpoint.
+    pub probe_interval: Duration,
+    /// Consecutive passes until a down endpoint is up.
+    pub rise: u32,
+    /// Consecutive failures until an up endpoint is down.
+    pub fall: u32,
+    /// Requests in flight per endpoint; 0 is no cap.
+    pub max_in_flight: u32,
+}
+
+/// What a DNS question ended in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// A positive answer: all addresses it listed, in any order, perhaps repeated.
+    Addresses(Vec<IpAddr>),
+    /// The name does not exist, or exists without an address.
+    Absent,
+    /// No usable answer (time-out, SERVFAIL, REFUSED, truncated without TCP, …), with the reason for the log.
+    Failed(String),
+}
+
+/// What a probe ended in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// Connected, and answered with a healthy status if HTTP was asked.
+    Passed,
+    /// Refused or unreachable: nobody listens.
+    Refused,
+    /// No answer within the probe's time-out.
+    TimedOut,
+    /// Answered, but not with a healthy status, or not with HTTP.
+    Unhealthy(String),
+}
+
+/// What a request, or the attempt at one, showed about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// A whole response head came.
+    Answered {
+        /// The status of the response.
+        status: u16,
+        /// From the request's last byte to the response's first.
+        first_byte: Duration,
+    },
+    /// The connect was refused, reset, or found no route.
+    Refused,
+    /// The connect did not end within `connect_timeout`.
+    ConnectTimedOut,
+    /// A connection broke (reset or closed) in use: after the request was sent, before its response was whole.
+    Broken,
+    /// A kept connection that had been idle for over a second was closed just as it was taken: the ordinary race with
+    /// the replica's own idle time-out.
+    Stale,
+    /// No first byte within `response_timeout`, or a body that stopped.
+    TimedOut,
+    /// What came was not HTTP.
+    Invalid,
+    /// The client left, or the request was moved: says nothing about the endpoint.
+    Abandoned,
+}
+
+/// A change that the operator wants to see once, in the log and the timeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Whom it concerns; `None` for the name as a whole.
+    pub address: Option<SocketAddr>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// The kinds of [`Event`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// An answer listed a new address.
+    Joined,
+    /// An address left the answers; its requests finish, no new ones come.
+    Draining,
+    /// A draining address was listed again.
+    Returned,
+    /// A drained address has no requests left and is forgotten.
+    Left,
+    /// Probes (or traffic) show it up; with the reason.
+    Up(String),
+    /// Probes (or traffic) show it down; with the reason.
+    Down(String),
+    /// Refused or broken in use: no traffic until a fresh answer lists it and a probe passes.
+    Suspect(String),
+    /// The suspicion is over.
+    Cleared,
+    /// It answers 5xx where the others do not: out for this long.
+    Ejected(Duration),
+    /// Back after ejection.
+    Readmitted,
+    /// An answer held an address that is not the network's to give (this proxy, 0.0.0.0, multicast), dropped.
+    Rejected(String),
+    /// The name stopped resolving; with the reason. Said once until it resolves again.
+    NameFailing(String),
+    /// The name resolves again, to this many addresses.
+    NameResolved(usize),
+}
+
+/// The state machine of one upstream.
+#[derive(Debug)]
+pub struct Pool {
+    settings: Settings,
+    /// By id, which grows: new ones are pushed, and [`Pool::index`] searches.
+    endpoints: Vec<Endpoint>,
+    last_id: u64,
+    answers: Answers,
+    events: Vec<Event>,
+    /// Answers to requests so far: the clock by which estimates age in a quiet pool.
+    total: u64,
+    /// When the pool was last called, and when it was first called after a stop of the whole process.
+    seen: Instant,
+    resumed: Option<Instant>,
+    /// A lower bound of what [`Pool::next_wake`] has to be.
+    wake: Instant,
+    /// Candidates or their limits changed since they were last published.
+    changed: bool,
+    /// Something changed that may let others drain or end their ejection.
+    unsettled: bool,
+    /// Answers came since weights were last published, which was then.
+    sampled: bool,
+    published: Instant,
+}
+
+impl Pool {
+    /// An upstream that knows nothing yet and wants to ask DNS at once.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Pool {
+            settings,
+            endpoints: Vec::new(),
+            last_id: 0,
+            answers: Answers::new(now),
+            events: Vec::new(),
+            total: 0,
+            seen: now,
+            resumed: None,
+            wake: now,
+            changed: true,
+            unsettled: false,
+            sampled: false,
+            published: now,
+        }
+    }
+
+    /// Takes over changed settings; endpoints keep their state. After a change of the port they stay until one on the
+    /// new port is up, like addresses that an answer no longer lists.
+    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
+        self.notice(now);
+        self.settings = settings;
+        self.answers.ask_by(now);
+        for index in 0..self.endpoints.len() {
+            self.probe_by(index, now + self.settings.probe_interval);
+        }
+        self.changed = true;
+    }
+
+    /// When the pool wants to be called next for its own sake ([`Pool::tick`]) or has a probe due. Never more than a
+    /// second after the last tick: by calls that come much later, the pool knows that the process was stopped.
+    pub fn next_wake(&self) -> Instant {
+        self.wake
+    }
+
+    /// Lets time pass: ends ejections, relieves cold windows, forgets what is drained. `in_flight` tells the live count.
+    pub fn tick(&mut self, in_flight: impl Fn(EndpointId) -> u32, now: Instant) {
+        self.notice(now);
+        let mut left = Vec::new();
+        self.endpoints.retain(|endpoint| {
+            let gone = !endpoint.active() && in_flight(endpoint.id) == 0;
+            if gone {
+                left.push(endpoint.address);
+            }
+            !gone
+        });
+        for address in left {
+            self.say(Some(address), EventKind::Left);
+            self.touch();
+        }
+        for endpoint in self.endpoints.iter_mut() {
+            if endpoint.standing(now) < Standing::HeldBack {
+                self.changed |= endpoint.window.relieve(in_flight(endpoint.id), now);
+            }
+            if endpoint.ejection.on_trial(now) && endpoint.ejection.out != Some(ejection::Out::Trial) {
+                endpoint.ejection.out = Some(ejection::Out::Trial);
+                self.changed = true;
+            }
+        }
+        self.settle(now);
+        self.plan_wake(now);
+    }
+
+    /// Whether the candidates changed since the last [`Pool::candidates`] and must be published. Membership, health and
+    /// windows make it true at once; weights at most every 5 ms.
+    pub fn dirty(&self, now: Instant) -> bool {
+        self.changed || self.sampled && now >= self.published + WEIGHTS_EVERY
+    }
+
+    /// Everyone who may be picked, with the numbers that [`pick`] needs. Empty: requests wait.
+    pub fn candidates(&mut self, now: Instant) -> Vec<Candidate> {
+        self.changed = false;
+        self.sampled = false;
+        self.published = now;
+        let cap = if self.settings.max_in_flight == 0 { u32::MAX } else { self.settings.max_in_flight };
+        let (best, weights) = self.weigh(now);
+        let chosen = self.endpoints.iter_mut().filter(|e| best < Standing::HeldBack && e.standing(now) == best);
+        let candidate = |(endpoint, weight): (&mut Endpoint, Weight)| {
+            endpoint.trial = weight.trial;
+            let trial = endpoint.ejection.on_trial(now).then_some(1);
+            let cold = trial.or(endpoint.window.limit()).unwrap_or(u32::MAX);
+            Candidate {
+                id: endpoint.id,
+                address: endpoint.address,
+                weight: weight.factor,
+                trial: weight.trial,
+                limit: cold.min(cap),
+            }
+        };
+        chosen.zip(weights).map(candidate).collect()
+    }
+
+    /// Every endpoint, candidates or not, for the shell's bookkeeping and the operator's table.
+    pub fn endpoints(&self, now: Instant) -> Vec<EndpointView> {
+        let (best, weights) = self.weigh(now);
+        let mut weights = weights.into_iter();
+        let view = |endpoint: &Endpoint| {
+            let picked = best < Standing::HeldBack && endpoint.standing(now) == best;
+            let weight = if picked { weights.next() } else { None }.unwrap_or(Weight::NONE);
+            EndpointView {
+                id: endpoint.id,
+                address: endpoint.address,
+                membership: endpoint.membership,
+                health: endpoint.condition.health,
+                since: endpoint.since,
+                reason: endpoint.reason.clone(),
+                suspect: endpoint.suspicion.is_some(),
+                ejected_until: endpoint.ejection.until(now),
+                weight: weight.factor,
+                window: endpoint.window.limit(),
+                mean: endpoint.estimate.mean(),
+                held_back: if picked { "" } else { endpoint.hindrance(now) },
+            }
+        };
+        self.endpoints.iter().map(view).collect()
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The best standing there is, and the weights of those who have it.
+    fn weigh(&self, now: Instant) -> (Standing, Vec<Weight>) {
+        let best = self.best(now);
+        let chosen = self.endpoints.iter().filter(|e| best < Standing::HeldBack && e.standing(now) == best);
+        (best, balancer::weigh(chosen.map(|e| &e.estimate), self.total, now))
+    }
+
+    fn best(&self, now: Instant) -> Standing {
+        let mut best = Standing::HeldBack;
+        for endpoint in &self.endpoints {
+            best = best.min(endpoint.standing(now));
+            if best == Standing::Usable {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Nobody gets requests.
+    fn outage(&self, now: Instant) -> bool {
+        self.best(now) == Standing::HeldBack
+    }
+
+    fn index(&self, id: EndpointId) -> Option<usize> {
+        self.endpoints.binary_search_by_key(&id, |e| e.id).ok()
+    }
+
+    /// Takes note of the time: every call passes through here.
+    fn notice(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.seen) > HEARTBEAT + STOPPED {
+            self.resumed = Some(now);
+        }
+        self.seen = self.seen.max(now);
+    }
+
+    fn say(&mut self, address: Option<SocketAddr>, kind: EventKind) {
+        self.events.push(Event { address, kind });
+    }
+
+    /// A change of one endpoint's state: said, explained, and published at once.
+    fn transition(&mut self, index: usize, kind: EventKind, reason: &str, now: Instant) {
+        let endpoint = &mut self.endpoints[index];
+        endpoint.explain(reason, now);
+        let address = endpoint.address;
+        self.say(Some(address), kind);
+        self.touch();
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.unsettled = true;
+    }
+
+    /// Draws the conclusions for others from a change of one.
+    fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.unsettled) {
+            self.drain_missing(now);
+            self.cap_ejections(now);
+        }
+    }
+
+    fn probe_by(&mut self, index: usize, at: Instant) {
+        let due = &mut self.endpoints[index].condition.probe_due;
+        *due = at.min(*due);
+        self.wake_by(at);
+    }
+
+    fn wake_by(&mut self, at: Instant) {
+        self.wake = self.wake.min(at);
+    }
+
+    fn plan_wake(&mut self, now: Instant) {
+        let mut wake = now + HEARTBEAT;
+        for endpoint in self.endpoints.iter().filter(|e| e.active()) {
+            wake = wake.min(endpoint.condition.probe_due);
+            if let Some(ejection::Out::Until(end)) = endpoint.ejection.out {
+                wake = wake.min(end);
+            }
+            if endpoint.standing(now) < Standing::HeldBack
+                && let Some(due) = endpoint.window.due()
+            {
+                wake = wake.min(due);
+            }
+        }
+        self.wake = wake;
+    }
+}

@@ -1,0 +1,160 @@
+//! When a failed attempt may be made again, and how much of that the upstream bears.
+//!
+//! Deliberately not here: who is tried next ([`super::pick`] with those that failed excluded), and what a client sees
+//! when nothing more may be tried.
+
+use std::time::Instant;
+
+/// Failed connects of one request at most. A refusal holds its endpoint back at once, so that even where half of the
+/// replicas die together few requests meet three; the bound is for connects that time out, which take a second each.
+const MAX_CONNECTS: u32 = 8;
+
+/// Retries for each new request.
+const PER_REQUEST: f64 = 0.2;
+/// Retries a second, however quiet it is: enough for one replica's death in a small app.
+const PER_SECOND: f64 = 10.0;
+/// Retries saved up at most: about one replica's kept connections (`max_idle`), which all break at once when it dies.
+const BURST: f64 = 256.0;
+
+/// Where an attempt failed, as far as HTTP's rules on repetition care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No byte was sent: the connect failed.
+    Connect,
+    /// Sent, unanswered, and the connection is dead: no copy is running any more, as far as one can know.
+    Dead,
+    /// Sent, unanswered, and the copy may still be running: the endpoint was declared down.
+    Abandoned,
+    /// Something that no repetition mends: a time-out of the response, garbage, a broken body.
+    Final,
+}
+
+/// What the request allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// GET, HEAD, OPTIONS: may run twice at once.
+    pub safe: bool,
+    /// Safe, PUT, DELETE or TRACE: may be repeated.
+    pub idempotent: bool,
+    /// The body, if any, is kept whole and can be sent again.
+    pub replayable: bool,
+}
+
+/// How often a request was tried so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Attempts that sent something, the one that just failed included.
+    pub attempts: u32,
+    /// Connects that failed, the one that just failed included.
+    pub connects: u32,
+    /// Moves while a copy may still be running.
+    pub moves: u32,
+}
+
+/// Whether to try again. `retries` is the number of attempts after the first (RFC 9110, section 9.2.2, on what may be
+/// repeated at all); connects that failed sent nothing and are not counted among them, so that a request outlives the
+/// death of more replicas than that.
+pub fn may_retry(failure: Failure, request: Request, tried: Tried, retries: u32) -> bool {
+    let sent_enough = tried.attempts > retries;
+    match failure {
+        Failure::Connect => tried.connects < MAX_CONNECTS,
+        Failure::Dead => request.idempotent && request.replayable && !sent_enough,
+        Failure::Abandoned => request.safe && request.replayable && tried.moves == 0 && !sent_enough,
+        Failure::Final => false,
+    }
+}
+
+/// Retries allowed: 20 % of requests plus 10 a second, 256 saved up at most. Connect failures do not draw on it.
+#[derive(Debug)]
+pub struct Budget {
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl Budget {
+    /// A full budget.
+    pub fn new(now: Instant) -> Self {
+        Budget { tokens: BURST, refilled: now }
+    }
+
+    /// A new request came: a fifth of a retry more.
+    pub fn deposit(&mut self, requests: u32) {
+        self.tokens = (self.tokens + PER_REQUEST * f64::from(requests)).min(BURST);
+    }
+
+    /// Takes one retry, or says that the budget is spent.
+    pub fn withdraw(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + PER_SECOND * passed).min(BURST);
+        self.refilled = self.refilled.max(now);
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const GET: Request = Request { safe: true, idempotent: true, replayable: true };
+    const PUT: Request = Request { safe: false, idempotent: true, replayable: true };
+    const POST: Request = Request { safe: false, idempotent: false, replayable: true };
+
+    fn sent(attempts: u32) -> Tried {
+        Tried { attempts, ..Tried::default() }
+    }
+
+    #[test]
+    fn post_that_was_sent_is_never_sent_again() {
+        for failure in [Failure::Dead, Failure::Abandoned, Failure::Final] {
+            assert!(!may_retry(failure, POST, sent(1), 2), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn refused_connect_is_retried_for_every_method_and_not_counted_as_an_attempt() {
+        let big_upload = Request { replayable: false, ..POST };
+        assert!(may_retry(Failure::Connect, big_upload, Tried { connects: 5, ..Tried::default() }, 2));
+        assert!(may_retry(Failure::Dead, GET, Tried { attempts: 1, connects: 5, moves: 0 }, 2));
+        assert!(!may_retry(Failure::Connect, GET, Tried { connects: MAX_CONNECTS, ..Tried::default() }, 2));
+    }
+
+    #[test]
+    fn get_that_kills_whoever_runs_it_kills_at_most_three() {
+        assert!(may_retry(Failure::Dead, GET, sent(1), 2));
+        assert!(may_retry(Failure::Dead, GET, sent(2), 2));
+        assert!(!may_retry(Failure::Dead, GET, sent(3), 2));
+        assert!(!may_retry(Failure::Dead, GET, sent(1), 0), "retries = 0 means none");
+    }
+
+    #[test]
+    fn request_on_a_hung_replica_moves_once_and_only_if_it_may_run_twice() {
+        assert!(may_retry(Failure::Abandoned, GET, sent(1), 2));
+        assert!(!may_retry(Failure::Abandoned, PUT, sent(1), 2));
+        assert!(!may_retry(Failure::Abandoned, GET, Tried { attempts: 2, connects: 0, moves: 1 }, 2));
+        assert!(may_retry(Failure::Dead, GET, Tried { attempts: 2, connects: 0, moves: 1 }, 2));
+    }
+
+    #[test]
+    fn body_that_was_not_kept_is_not_sent_again() {
+        assert!(!may_retry(Failure::Dead, Request { replayable: false, ..PUT }, sent(1), 2));
+    }
+
+    #[test]
+    fn budget_bears_a_fifth_of_the_requests_and_ten_a_second() {
+        let start = crate::clock::now();
+        let mut budget = Budget::new(start);
+        let burst = (0..1000).filter(|_| budget.withdraw(start)).count();
+        assert_eq!(burst, 256);
+        budget.deposit(100);
+        assert_eq!((0..100).filter(|_| budget.withdraw(start)).count(), 20);
+        let later = start + Duration::from_secs(2);
+        assert_eq!((0..100).filter(|_| budget.withdraw(later)).count(), 20);
+        budget.deposit(u32::MAX);
+        assert_eq!((0..1000).filter(|_| budget.withdraw(later)).count(), 256, "saved up without bound");
+    }
+}

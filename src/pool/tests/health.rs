@@ -1,0 +1,241 @@
+use super::*;
+
+#[test]
+fn replica_goes_down_after_two_failed_probes_and_up_after_one_that_passes() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(1000));
+    story.probe(1, &ProbeResult::Unhealthy("503".into()));
+    assert_eq!(story.usable(), [1, 2]);
+    story.probe(1, &ProbeResult::Unhealthy("503".into()));
+    assert_eq!(story.usable(), [2]);
+    assert_eq!((story.view(1).health, story.view(1).reason.as_str()), (Health::Down, "probe: 503"));
+    story.probe(1, &ProbeResult::Passed);
+    story.probe(1, &ProbeResult::Passed);
+    assert_eq!(story.usable(), [1, 2]);
+}
+
+#[test]
+fn failures_count_only_in_a_row() {
+    let mut story = Story::of(&[1]);
+    for _ in 0..10 {
+        story.probe(1, &ProbeResult::Refused);
+        story.probe(1, &ProbeResult::Passed);
+    }
+    assert!(story.events().is_empty());
+}
+
+#[test]
+fn hung_replica_is_down_after_two_timed_out_probes() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(1500));
+    story.probe_times_out(1);
+    story.pass_time(ms(1000));
+    story.probe_times_out(1);
+    assert_eq!(story.usable(), [2]);
+}
+
+#[test]
+fn busy_replica_is_not_taken_down_by_probes_that_timed_out_behind_requests() {
+    let mut story = Story::of(&[1]);
+    for _ in 0..10 {
+        story.pass_time(ms(700));
+        story.record(1, ok(650));
+        story.pass_time(ms(300));
+        story.probe_times_out(1);
+    }
+    assert_eq!(story.view(1).health, Health::Up);
+}
+
+#[test]
+fn replica_that_says_it_is_unhealthy_is_believed_although_it_answers_requests() {
+    let mut story = Story::of(&[1, 2]);
+    for _ in 0..2 {
+        story.record(1, ok(5));
+        story.probe(1, &ProbeResult::Unhealthy("503".into()));
+    }
+    assert_eq!(story.usable(), [2]);
+    story.record(1, ok(5));
+    assert_eq!(story.usable(), [2], "an answer does not overrule it");
+}
+
+#[test]
+fn slow_replica_that_was_declared_down_is_up_when_it_answers() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(2000));
+    story.probe_times_out(1);
+    story.probe_times_out(1);
+    assert_eq!(story.usable(), [2]);
+    story.record(1, ok(2000));
+    story.record(1, ok(2000));
+    assert_eq!(story.usable(), [1, 2]);
+}
+
+#[test]
+fn refused_probe_asks_dns_at_once() {
+    let mut story = Story::of(&[1]);
+    story.pass_time(ms(500));
+    story.probe(1, &ProbeResult::Refused);
+    assert_eq!(story.pool.next_question(), story.now);
+}
+
+#[test]
+fn when_all_are_down_the_proven_ones_are_tried_and_never_the_unproven() {
+    let mut story = Story::of(&[1, 2]);
+    story.answer(&[1, 2, 3]);
+    for n in [1, 2] {
+        story.probe(n, &ProbeResult::Unhealthy("404".into()));
+        story.probe(n, &ProbeResult::Unhealthy("404".into()));
+    }
+    assert_eq!(story.usable(), [1, 2]);
+    assert_eq!(story.candidate(1).limit, u32::MAX, "they answer, if only badly");
+    story.record(1, Outcome::Refused);
+    assert_eq!(story.usable(), [2], "a suspect is not tried");
+}
+
+#[test]
+fn when_all_hang_they_are_tried_with_one_request_each() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(2000));
+    for n in [1, 2, 1, 2] {
+        story.probe_times_out(n);
+    }
+    assert_eq!(story.usable(), [1, 2]);
+    assert_eq!([story.candidate(1).limit, story.candidate(2).limit], [1, 1]);
+}
+
+#[test]
+fn flapping_replica_has_to_pass_ever_more_probes_until_it_is_calm() {
+    let mut story = Story::of(&[1, 2]);
+    let passes_needed = |story: &mut Story| {
+        story.probe(1, &ProbeResult::Refused);
+        story.probe(1, &ProbeResult::Refused);
+        assert_eq!(story.view(1).health, Health::Down);
+        (1..).find(|_| {
+            story.pass_time(ms(1000));
+            story.probe(1, &ProbeResult::Passed);
+            story.view(1).health == Health::Up
+        })
+    };
+    let needed: Vec<_> = (0..5).filter_map(|_| passes_needed(&mut story)).collect();
+    assert_eq!(needed, [2, 4, 8, 8, 8]);
+    story.idle(Duration::from_secs(200));
+    assert_eq!(passes_needed(&mut story), Some(1), "calm for three minutes");
+}
+
+#[test]
+fn container_that_is_listed_before_it_listens_is_up_soon_after_it_does() {
+    let mut story = Story::new();
+    story.answer(&[1]);
+    let listens = story.now + ms(500);
+    while story.usable().is_empty() {
+        story.pass_time(ms(10));
+        let result = if story.now < listens { ProbeResult::Refused } else { ProbeResult::Passed };
+        story.probe_all(&result);
+    }
+    assert!(story.now - listens <= ms(250), "{:?} after", story.now - listens);
+}
+
+#[test]
+fn replica_that_refuses_for_long_is_probed_at_the_interval_only() {
+    let mut story = Story::of(&[1]);
+    story.answer(&[1, 2]);
+    let mut probes = 0;
+    for _ in 0..6000 {
+        story.pass_time(ms(10));
+        let due = story.probes_due();
+        if due.contains(&1) {
+            story.probe(1, &ProbeResult::Passed);
+        }
+        if due.contains(&2) {
+            probes += 1;
+            story.probe(2, &ProbeResult::Refused);
+        }
+    }
+    assert!((58..=66).contains(&probes), "{probes} in a minute");
+}
+
+#[test]
+fn connect_that_times_out_counts_once_and_is_probed_at_once() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(1500));
+    story.probe_all(&ProbeResult::Passed);
+    story.answer(&[1, 2]);
+    story.pass_time(ms(100));
+    for _ in 0..50 {
+        story.record(1, Outcome::ConnectTimedOut);
+    }
+    assert_eq!(story.view(1).health, Health::Up, "fifty at once are one observation");
+    assert_eq!(story.probes_due(), [1]);
+    assert!(story.pool.next_question() <= story.now, "its host may be gone");
+    story.pass_time(ms(1000));
+    story.probe_times_out(1);
+    assert_eq!(story.view(1).health, Health::Down);
+}
+
+#[test]
+fn overloaded_replica_that_answers_is_not_taken_down_by_connects_that_time_out() {
+    let mut story = Story::of(&[1, 2]);
+    for _ in 0..20 {
+        story.pass_time(ms(400));
+        story.record(1, ok(900));
+        story.record(1, Outcome::ConnectTimedOut);
+        story.record(1, Outcome::ConnectTimedOut);
+    }
+    assert_eq!(story.usable(), [1, 2]);
+}
+
+#[test]
+fn stop_of_the_whole_process_takes_nobody_down() {
+    let mut story = Story::with(Settings { fall: 1, ..settings() });
+    story.answer(&[1, 2, 3]);
+    story.probe_all(&ProbeResult::Passed);
+    story.idle(ms(1000));
+    let probed = story.pool.due_probes(story.now);
+    assert_eq!(probed.len(), 3);
+    let began = story.now;
+    story.now += Duration::from_secs(10); // SIGSTOP
+    for (id, _) in probed {
+        story.pool.probed(id, &ProbeResult::TimedOut, began, story.now);
+        story.pool.record(id, Outcome::ConnectTimedOut, story.now);
+    }
+    assert_eq!(story.usable(), [1, 2, 3]);
+    assert_eq!(story.probes_due(), [1, 2, 3], "asked again before judging");
+    story.pass_time(ms(1000));
+    story.probe_times_out(1);
+    assert_eq!(story.usable(), [2, 3], "and judged then");
+}
+
+#[test]
+fn lost_probe_is_made_again() {
+    let mut story = Story::of(&[1]);
+    story.idle(ms(1000));
+    assert_eq!(story.probes_due(), [1]);
+    story.idle(ms(1900));
+    assert!(story.probes_due().is_empty());
+    story.idle(ms(200));
+    assert_eq!(story.probes_due(), [1]);
+}
+
+#[test]
+fn time_out_garbage_or_a_client_that_leaves_makes_nobody_suspect() {
+    let mut story = Story::of(&[1]);
+    for outcome in [Outcome::TimedOut, Outcome::Invalid, Outcome::Abandoned] {
+        story.record(1, outcome);
+        assert_eq!(story.usable(), [1], "{outcome:?}");
+    }
+    assert!(story.events().is_empty());
+}
+
+#[test]
+fn replicas_that_joined_together_are_not_probed_together_for_ever() {
+    let mut story = Story::new();
+    story.answer(&(1..=100).collect::<Vec<u8>>());
+    story.probe_all(&ProbeResult::Passed);
+    let most = (0..100)
+        .map(|_| {
+            story.pass_time(ms(10));
+            story.probes_due().len()
+        })
+        .max();
+    assert!(most <= Some(4), "{most:?} within 10 ms");
+}

@@ -1,0 +1,85 @@
+//! The probe loop: asks an upstream's replicas for their health when the pool wants to know, and lets the pool's time pass.
+//!
+//! What a result means is decided in [`crate::pool`]; how a replica is asked is the [`Prober`]'s business.
+
+mod prober;
+#[cfg(test)]
+mod tests;
+
+pub use prober::Prober;
+
+use crate::clock;
+use crate::config;
+use crate::discovery::TURN;
+use crate::pool::ProbeResult;
+use crate::upstream::Upstream;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+use tracing::{debug, error};
+
+/// Probes of one upstream under way at once. All new replicas are due at the same moment, and each takes a descriptor: so
+/// many prove 300 of them in five rounds.
+const AT_ONCE: usize = 64;
+
+/// Finds out whether a replica works.
+pub trait Probe: Send + Sync + 'static {
+    /// Asks once. Ends within the probe's time-out, unless the whole process was stopped.
+    fn probe(&self, address: SocketAddr, how: &config::Probe) -> impl Future<Output = ProbeResult> + Send;
+}
+
+/// Probes `upstream`'s endpoints until it is closed, and calls its pool whenever that wants to be called.
+pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    // Ends with the loop, and the probes under way with it.
+    let mut running = JoinSet::new();
+    let mut rings = HashSet::new();
+    let mut earliest = clock::now();
+    loop {
+        // Made before the pool is asked, so that a call in between is not missed.
+        let woken = upstream.woken();
+        if upstream.is_closed() {
+            return;
+        }
+        let due = upstream.apply(|pool, _| pool.next_wake());
+        tokio::select! {
+            () = sleep_until(due.max(earliest).into()) => {}
+            () = woken => continue,
+            Some(ended) = running.join_next() => {
+                // One that panicked says nothing about its replica; the pool asks again.
+                if let Ok((id, address, began, result)) = ended {
+                    debug!(upstream = &**upstream.name(), endpoint = %address, ?result, "probed");
+                    if !Prober::found_ring(&result) {
+                        rings.remove(&address);
+                    } else if rings.insert(address) {
+                        error!(
+                            upstream = &**upstream.name(),
+                            endpoint = %address,
+                            "a ring: this address is an Evenkeel, not a replica; check the upstream's address and who else \
+                             has that network alias"
+                        );
+                    }
+                    upstream.apply(|pool, now| pool.probed(id, &result, began, now));
+                }
+                continue;
+            }
+        }
+        earliest = clock::now() + TURN;
+        let due = upstream.apply(|pool, now| {
+            pool.tick(|id| upstream.in_flight(id), now);
+            pool.due_probes(now)
+        });
+        for (id, address) in due {
+            let (upstream, probe, slots) = (upstream.clone(), probe.clone(), slots.clone());
+            running.spawn(async move {
+                let _slot = slots.acquire().await;
+                let began = clock::now();
+                let result = probe.probe(address, &upstream.config().probe).await;
+                (id, address, began, result)
+            });
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One probe: a TCP connect, or `GET path` over a connection of its own that is closed afterwards.
+
+use super::Probe;
+use crate::clock;
+use crate::config;
+use crate::pool::ProbeResult;
+use crate::proxy::PROBE_FIELD;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, sleep_until, timeout};
+
+/// Said of a replica that is an Evenkeel itself.
+const RING: &str = "508 from another Evenkeel: a ring of proxies";
+
+/// Of a response's head, and of what is read past it: more than any server sends with its defaults.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// A timer that fires this late was held up by a stop of the whole process: tokio's are late by 1 ms, and by tens of them
+/// on an overloaded host.
+const STOPPED: Duration = Duration::from_millis(250);
+
+/// How long a response's rest is awaited, so that the replica meets an ordinary close and no reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Tries again so soon when the fault is this host's (no descriptor, no port free).
+const LOCAL_RETRY: Duration = Duration::from_millis(50);
+
+/// Probes over the network.
+#[derive(Debug)]
+pub struct Prober {
+    instance: String,
+}
+
+impl Prober {
+    /// `instance` names this process in the field that marks its probes: letters, digits and dashes.
+    pub fn new(instance: impl Into<String>) -> Self {
+        Prober { instance: instance.into() }
+    }
+
+    /// Whether what was probed is an Evenkeel.
+    pub fn found_ring(result: &ProbeResult) -> bool {
+        matches!(result, ProbeResult::Unhealthy(why) if why == RING)
+    }
+
+    async fn ask(&self, address: SocketAddr, how: &config::Probe) -> ProbeResult {
+        let mut stream = match connect(address).await {
+            Ok(stream) => stream,
+            Err(error) => return refused_or(error),
+        };
+        let Some(path) = &how.path else { return ProbeResult::Passed };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: evenkeel-probe/{}\r\n{PROBE_FIELD}: {}\r\nAccept: */*\r\n\
+             Connection: close\r\n\r\n",
+            how.host,
+            env!("CARGO_PKG_VERSION"),
+            self.instance
+        );
+        let result = match exchange(&mut stream, request.as_bytes()).await {
+            Ok(head) => head.judge(how),
+            Err(why) => ProbeResult::Unhealthy(why),
+        };
+        tokio::spawn(linger(stream));
+        result
+    }
+}
+
+impl Probe for Prober {
+    async fn probe(&self, address: SocketAddr, how: &config::Probe) -> ProbeResult {
+        let asking = self.ask(address, how);
+        tokio::pin!(asking);
+        loop {
+            let deadline = clock::now() + how.timeout;
+            tokio::select! {
+                biased;
+                result = &mut asking => return result,
+                () = sleep_until(deadline.into()) => {}
+            }
+            // The answer may lie in the socket: the timers and the sockets are told of in one go, the sockets not first.
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                result = &mut asking => return result,
+                () = std::future::ready(()) => {}
+            }
+            // It was us who did not run: the replica has had no chance to answer yet, so it gets the time again.
+            if clock::now().saturating_duration_since(deadline) < STOPPED {
+                return ProbeResult::TimedOut;
+            }
+        }
+    }
+}
+
+/// Connects; waits while this host itself is out of descriptors or ports, as that is no replica's fault.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    loop {
+        match TcpStream::connect(address).await {
+            Err(e) if e.kind() == ErrorKind::AddrNotAvailable => sleep(LOCAL_RETRY).await,
+            Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE)) => sleep(LOCAL_RETRY).await,
+            connected => return connected,
+        }
+    }
+}
+
+fn refused_or(error: io::Error) -> ProbeResult {
+    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable => ProbeResult::Refused,
+        // The kernel gave up before we did.
+        ErrorKind::TimedOut => ProbeResult::TimedOut,
+        _ => ProbeResult::Unhealthy(format!("connect: {error}")),
+    }
+}
+
+/// A final response's status, and whether an Evenkeel sent it.
+struct Head {
+    status: u16,
+    proxied: bool,
+}
+
+impl Head {
+    fn judge(&self, how: &config::Probe) -> ProbeResult {
+        if self.status == 508 && self.proxied {
+            ProbeResult::Unhealthy(RING.to_owned())
+        } else if how.healthy.contains(&self.status) {
+            ProbeResult::Passed
+        } else {
+            ProbeResult::Unhealthy(format!("status {}", self.status))
+        }
+    }
+}
+
+/// Sends the request and reads the final response's head.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<Head, String> {
+    // A replica that refuses early may have answered all the same: what counts is what can be read.
+    let sent = stream.write_all(request).await;
+    let mut buffer = Vec::with_capacity(1024);
+    loop {
+        while let Some(end) = find_head_end(&buffer) {
+            let head = parse_head(&buffer[..end])?;
+            if head.status >= 200 {
+                return Ok(head);
+            }
+            buffer.drain(..end);
+        }
+        if buffer.len() >= MAX_HEAD {
+            return Err(format!("a response head over {} KiB", MAX_HEAD / 1024));
+        }
+        let read = (&mut *stream).take((MAX_HEAD - buffer.len()) as u64).read_buf(&mut buffer).await;
+        match read {
+            Ok(0) => return Err(sent.err().map_or("closed without an answer".to_owned(), |e| e.to_string())),
+            Ok(_) if !b"HTTP/1.".starts_with(&buffer[..buffer.len().min(7)]) => return Err("not HTTP".to_owned()),
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err("reset without an answer".to_owned()),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+/// Just past the empty line that ends a head, with CRLF or the bare LF that some servers send.
+fn find_head_end(bytes: &[u8]) -> Option<usize> {
+    let ends = memchr::memchr_iter(b'\n', bytes).map(|lf| lf + 1);
+    ends.into_iter().find_map(|end| match &bytes[end..] {
+        [b'\r', b'\n', ..] => Some(end + 2),
+        [b'\n', ..] => Some(end + 1),
+        _ => None,
+    })
+}
+
+fn parse_head(head: &[u8]) -> Result<Head, String> {
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).filter(|code| code.len() == 3);
+    let status = status.and_then(|code| code.parse().ok()).ok_or("not HTTP")?;
+    let proxied = lines.any(|line| {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        name.eq_ignore_ascii_case("proxy-status") && value.to_ascii_lowercase().contains("evenkeel")
+    });
+    Ok(Head { status, proxied })
+}
+
+/// Reads what is left, up to a bound: closing a socket that holds unread bytes would reset it.
+async fn linger(mut stream: TcpStream) {
+    let mut scratch = [0; 4096];
+    let rest = async {
+        let mut left = MAX_HEAD;
+        while let Ok(read @ 1..) = stream.read(&mut scratch).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER, rest).await;
+}

@@ -1,0 +1,293 @@
+//! The loop under a paused clock against a probe that is told what to say, and the prober against real sockets.
+
+use super::*;
+use crate::config::Host;
+use crate::discovery::tests::{ip, upstream};
+use crate::pool::{EndpointView, Health, Resolution};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+// ---- The loop.
+
+/// Takes a while, says the same each time for an address, and remembers when it was asked.
+#[derive(Default)]
+struct Scripted {
+    takes: Duration,
+    failing: Mutex<HashMap<SocketAddr, ProbeResult>>,
+    asked: Mutex<Vec<(SocketAddr, Instant)>>,
+    under_way: Mutex<usize>,
+    most: Mutex<usize>,
+}
+
+impl Probe for Scripted {
+    async fn probe(&self, address: SocketAddr, _: &config::Probe) -> ProbeResult {
+        self.asked.lock().push((address, clock::now()));
+        *self.under_way.lock() += 1;
+        let now = *self.under_way.lock();
+        let most = (*self.most.lock()).max(now);
+        *self.most.lock() = most;
+        tokio::time::sleep(self.takes).await;
+        *self.under_way.lock() -= 1;
+        self.failing.lock().get(&address).cloned().unwrap_or(ProbeResult::Passed)
+    }
+}
+
+fn serving(replicas: u8) -> Arc<Upstream> {
+    let upstream = upstream(Host::Name("db-checker".to_owned()), 8080);
+    let all: Vec<_> = (1..=replicas).map(ip).collect();
+    upstream.apply(|pool, now| pool.resolved(&Resolution::Addresses(all), &[], now, now));
+    upstream
+}
+
+fn views(upstream: &Upstream) -> Vec<EndpointView> {
+    upstream.apply(|pool, now| pool.endpoints(now))
+}
+
+/// Lets virtual time pass until that is so; a minute is for ever.
+async fn until(condition: impl Fn() -> bool) {
+    let began = clock::now();
+    while !condition() {
+        assert!(clock::now() - began < Duration::from_secs(60), "it never came true");
+        tokio::time::sleep(ms(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_replicas_are_proven_at_once_and_then_probed_each_interval() {
+    let upstream = serving(3);
+    let probe = Arc::new(Scripted { takes: ms(5), ..Scripted::default() });
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream).iter().all(|e| e.health == Health::Up)).await;
+    assert_eq!(probe.asked.lock().len(), 3, "each once");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asked = probe.asked.lock().len();
+    assert!((30..=36).contains(&asked), "{asked} probes of 3 replicas in 10 intervals");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_hangs_delays_no_probe_of_another() {
+    let upstream = serving(2);
+    let hung = SocketAddr::new(ip(1), 8080);
+    let probe = Arc::new(Scripted { takes: ms(900), ..Scripted::default() });
+    probe.failing.lock().insert(hung, ProbeResult::TimedOut);
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream).iter().any(|e| e.health == Health::Up)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let of_other = probe.asked.lock().iter().filter(|(address, _)| *address != hung).count();
+    assert!((9..=12).contains(&of_other), "{of_other} probes in 10 intervals");
+    let views = views(&upstream);
+    assert_eq!(views[0].health, Health::Unproven);
+    assert_eq!(views[1].health, Health::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_upstream_is_proven_without_a_burst() {
+    let upstream = serving(200);
+    let probe = Arc::new(Scripted { takes: ms(5), ..Scripted::default() });
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream).iter().all(|e| e.health == Health::Up)).await;
+    assert_eq!(*probe.most.lock(), AT_ONCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_loop_sleeps() {
+    let upstream = serving(1);
+    let probe = Arc::new(Scripted::default());
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream)[0].health == Health::Up).await;
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = probe.asked.lock().len();
+    assert!((59..=62).contains(&asked), "{asked} probes in 60 intervals");
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before, "tasks pile up");
+}
+
+// ---- The prober.
+
+fn how(path: Option<&str>) -> config::Probe {
+    config::Probe {
+        path: path.map(str::to_owned),
+        healthy: vec![200, 424],
+        host: "db-checker".to_owned(),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 1,
+        fall: 2,
+    }
+}
+
+fn prober() -> Prober {
+    Prober::new("test-1")
+}
+
+/// Probes `/ping` of a server that does `serve` with its one connection.
+async fn probe_http<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> ProbeResult
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
+    prober().probe(address, &how(Some("/ping"))).await
+}
+
+/// Probes a server that answers with these bytes and closes.
+async fn probe_bytes(bytes: &'static [u8]) -> ProbeResult {
+    probe_http(move |mut stream| async move {
+        read_request(&mut stream).await;
+        // The prober may have had enough before all is written.
+        let _ = stream.write_all(bytes).await;
+    })
+    .await
+}
+
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "closed within the request");
+    }
+    String::from_utf8(request).unwrap()
+}
+
+#[track_caller]
+fn assert_unhealthy(result: &ProbeResult, with: &str) {
+    match result {
+        ProbeResult::Unhealthy(why) => assert!(why.contains(with), "{why:?} does not say {with:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn without_a_path_a_listening_port_passes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    assert_eq!(prober().probe(address, &how(None)).await, ProbeResult::Passed);
+    drop(listener);
+    assert_eq!(prober().probe(address, &how(None)).await, ProbeResult::Refused);
+    assert_eq!(prober().probe(address, &how(Some("/ping"))).await, ProbeResult::Refused);
+}
+
+#[tokio::test]
+async fn a_healthy_status_passes_and_another_is_named() {
+    assert_eq!(probe_bytes(b"HTTP/1.1 200 OK\r\n\r\n").await, ProbeResult::Passed);
+    assert_eq!(probe_bytes(b"HTTP/1.0 424 Failed Dependency\r\nA: b\r\n\r\nbody").await, ProbeResult::Passed);
+    assert_eq!(probe_bytes(b"HTTP/1.1 200\n\n").await, ProbeResult::Passed);
+    assert_unhealthy(&probe_bytes(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await, "status 503");
+}
+
+#[tokio::test]
+async fn interim_answers_are_passed_over() {
+    let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+    assert_eq!(probe_bytes(bytes).await, ProbeResult::Passed);
+}
+
+#[tokio::test]
+async fn what_is_not_an_answer_is_named() {
+    assert_unhealthy(&probe_bytes(b"SSH-2.0-OpenSSH_9.2\r\n").await, "not HTTP");
+    assert_unhealthy(&probe_bytes(b"HTTP/1.1 OK\r\n\r\n").await, "not HTTP");
+    assert_unhealthy(&probe_bytes(b"").await, "closed without an answer");
+    assert_unhealthy(&probe_bytes(b"HTTP/1.1 200 OK\r\nA: b").await, "closed without an answer");
+    let reset = probe_http(|stream| async move { stream.set_zero_linger().unwrap() }).await;
+    assert_unhealthy(&reset, "reset");
+}
+
+#[tokio::test]
+async fn a_giant_head_is_unhealthy_and_costs_no_memory() {
+    static GIANT: [u8; 1 << 20] = {
+        let mut bytes = [b'x'; 1 << 20];
+        let start = *b"HTTP/1.1 200 OK\r\nA: ";
+        let mut i = 0;
+        while i < start.len() {
+            bytes[i] = start[i];
+            i += 1;
+        }
+        bytes
+    };
+    assert_unhealthy(&probe_bytes(&GIANT).await, "16 KiB");
+}
+
+#[tokio::test]
+async fn a_replica_that_says_nothing_times_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let how = config::Probe { timeout: ms(50), ..how(Some("/ping")) };
+    assert_eq!(prober().probe(listener.local_addr().unwrap(), &how).await, ProbeResult::TimedOut);
+}
+
+#[tokio::test]
+async fn a_probe_says_who_it_is_and_closes_in_order() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let result = probe_http(|mut stream| async move {
+        let request = read_request(&mut stream).await;
+        // More than is read before the verdict, so that a careless close would be a reset.
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n").await.unwrap();
+        stream.write_all(&[b'x'; 9000]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let end = stream.read(&mut [0; 16]).await;
+        tell.send((request, end.map_err(|e| e.kind()))).unwrap();
+    })
+    .await;
+    assert_eq!(result, ProbeResult::Passed);
+    let (request, end) = told.await.unwrap();
+    assert_eq!(end, Ok(0), "the replica meets a reset");
+    let expected = format!(
+        "GET /ping HTTP/1.1\r\nHost: db-checker\r\nUser-Agent: evenkeel-probe/{}\r\nevenkeel-probe: test-1\r\n\
+         Accept: */*\r\nConnection: close\r\n\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(request, expected);
+}
+
+#[tokio::test]
+async fn another_evenkeel_is_a_ring_but_an_apps_own_508_is_not() {
+    let ring = probe_bytes(b"HTTP/1.1 508 Loop Detected\r\nProxy-Status: evenkeel; error=proxy_loop_detected\r\n\r\n");
+    let ring = ring.await;
+    assert!(Prober::found_ring(&ring), "{ring:?}");
+    assert_unhealthy(&ring, "ring");
+    let own = probe_bytes(b"HTTP/1.1 508 Loop Detected\r\n\r\n").await;
+    assert!(!Prober::found_ring(&own));
+    assert_unhealthy(&own, "status 508");
+}
+
+/// A server on a thread of its own, which a stop of this test's thread does not stop; it answers after that time.
+fn answers_after(delay: Duration) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        std::thread::sleep(delay);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    });
+    address
+}
+
+/// Probes with a time-out of 300 ms, during which this thread stands still for 700 ms as if stopped.
+async fn probe_while_stopped(address: SocketAddr) -> ProbeResult {
+    let stop = tokio::spawn(async {
+        tokio::time::sleep(ms(100)).await;
+        std::thread::sleep(ms(700));
+    });
+    let how = config::Probe { timeout: ms(300), ..how(Some("/ping")) };
+    let result = prober().probe(address, &how).await;
+    stop.await.unwrap();
+    result
+}
+
+#[tokio::test]
+async fn an_answer_that_came_while_the_process_was_stopped_passes() {
+    assert_eq!(probe_while_stopped(answers_after(ms(400))).await, ProbeResult::Passed);
+}
+
+#[tokio::test]
+async fn a_replica_has_its_full_time_again_after_the_process_was_stopped() {
+    assert_eq!(probe_while_stopped(answers_after(ms(900))).await, ProbeResult::Passed);
+    assert_eq!(probe_while_stopped(answers_after(ms(5000))).await, ProbeResult::TimedOut);
+}

@@ -1,0 +1,162 @@
+//! What the proxy itself says to a client: the cases, their status, and the words.
+//!
+//! Every answer of the proxy's own carries `Proxy-Status` (RFC 9209), so that nobody takes it for the app's.
+
+use super::fields::Fault;
+use super::guard::Refusal;
+use std::fmt::Write as _;
+
+/// Why a request was not answered by a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The request's head is malformed or ambiguous.
+    BadRequest(&'static str),
+    /// The head did not come in time.
+    HeaderTimeout,
+    /// The body stopped coming.
+    BodyTimeout,
+    /// The target is longer than `max_target`.
+    TargetTooLong,
+    /// The head is longer than `max_header`.
+    HeadTooLong,
+    /// CONNECT: this is no forward proxy.
+    Method,
+    /// No route matches.
+    NoRoute,
+    /// A probe of another Evenkeel: the proxies form a ring.
+    Loop,
+    /// No replica became usable in time.
+    Unavailable,
+    /// `max_waiting` requests wait already.
+    Overloaded,
+    /// This host has no descriptor or local port left for another connection.
+    Exhausted,
+    /// Nobody accepted a connection.
+    Refused,
+    /// No connection came about in time.
+    ConnectTimeout,
+    /// The connection broke before the response.
+    Broken,
+    /// No response within `response_timeout`.
+    ResponseTimeout,
+    /// What came was not an HTTP response.
+    Garbage(&'static str),
+    /// The response's head is too long.
+    ResponseHeadTooLong,
+    /// The response began and did not end. Never an answer: the client sees the connection break.
+    Incomplete(&'static str),
+}
+
+impl Problem {
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Problem::BadRequest(_) => 400,
+            Problem::HeaderTimeout | Problem::BodyTimeout => 408,
+            Problem::TargetTooLong => 414,
+            Problem::HeadTooLong => 431,
+            Problem::Method => 405,
+            Problem::NoRoute => 404,
+            Problem::Loop => 508,
+            Problem::Unavailable | Problem::Overloaded | Problem::Exhausted => 503,
+            Problem::ConnectTimeout | Problem::ResponseTimeout => 504,
+            Problem::Refused
+            | Problem::Broken
+            | Problem::Garbage(_)
+            | Problem::ResponseHeadTooLong
+            | Problem::Incomplete(_) => 502,
+        }
+    }
+
+    /// Whether the upstream failed, so that `on_failure` decides; else the answer is always given.
+    pub fn is_upstream(&self) -> bool {
+        matches!(self.status(), 502..=504)
+    }
+
+    /// The error type of RFC 9209 section 2.3.
+    pub fn token(&self) -> &'static str {
+        match self {
+            Problem::BadRequest(_)
+            | Problem::HeaderTimeout
+            | Problem::BodyTimeout
+            | Problem::TargetTooLong
+            | Problem::HeadTooLong => "http_request_error",
+            Problem::Method => "http_request_denied",
+            Problem::NoRoute => "destination_not_found",
+            Problem::Loop => "proxy_loop_detected",
+            Problem::Unavailable => "destination_unavailable",
+            Problem::Overloaded | Problem::Exhausted => "connection_limit_reached",
+            Problem::Refused => "connection_refused",
+            Problem::ConnectTimeout => "connection_timeout",
+            Problem::Broken => "connection_terminated",
+            Problem::ResponseTimeout => "http_response_timeout",
+            Problem::Garbage(_) => "http_protocol_error",
+            Problem::Incomplete(_) => "http_response_incomplete",
+            Problem::ResponseHeadTooLong => "http_response_header_section_size",
+        }
+    }
+
+    /// One line of text for whoever meets it.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Problem::BadRequest(why) => why,
+            Problem::HeaderTimeout => "the request's head did not come within header_timeout",
+            Problem::BodyTimeout => "the request's body stopped for longer than body_idle",
+            Problem::TargetTooLong => "the request's target is longer than max_target",
+            Problem::HeadTooLong => "the request's head is longer than max_header, or of more than 256 fields",
+            Problem::Method => "CONNECT is not served here",
+            Problem::NoRoute => "no route matches this host and path",
+            Problem::Loop => "this is a proxy: its upstream's address leads to a proxy, perhaps in a ring",
+            Problem::Unavailable => "no replica became available in time",
+            Problem::Overloaded => "too many requests wait for a replica",
+            Problem::Exhausted => "the proxy has no descriptor or port left for another connection",
+            Problem::Refused => "no replica accepted a connection",
+            Problem::ConnectTimeout => "no replica accepted a connection in time",
+            Problem::Broken => "the replica closed the connection without a response",
+            Problem::ResponseTimeout => "the replica did not respond within response_timeout",
+            Problem::Garbage(why) | Problem::Incomplete(why) => why,
+            Problem::ResponseHeadTooLong => "the response's head is longer than max_header",
+        }
+    }
+
+    /// The whole answer. `head`: it answers a HEAD and has no body.
+    pub(super) fn write(&self, head: bool, out: &mut Vec<u8>) {
+        let status = self.status();
+        let text = self.text();
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
+        let mut answer = String::with_capacity(320);
+        let _ = write!(
+            answer,
+            "HTTP/1.1 {status} {reason}\r\nProxy-Status: evenkeel; error={}; details=\"{text}\"\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
+            self.token(),
+            text.len() + 1,
+        );
+        if *self == Problem::Method {
+            answer.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        }
+        answer.push_str("Connection: close\r\n\r\n");
+        if !head {
+            answer.push_str(text);
+            answer.push('\n');
+        }
+        out.extend_from_slice(answer.as_bytes());
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TargetTooLong => Problem::TargetTooLong,
+            Refusal::HeadTooLong => Problem::HeadTooLong,
+            Refusal::LineEnd => Problem::BadRequest("a line of the request's head does not end in CRLF"),
+            Refusal::RequestLine => Problem::BadRequest("the request line has a byte that does not belong there"),
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Problem::BadRequest(fault.reason())
+    }
+}

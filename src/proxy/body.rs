@@ -1,0 +1,221 @@
+//! Bodies on their way: a request's to the replica, a response's to the client. Each is one buffer deep; whoever reads
+//! slowly slows down whoever writes.
+
+use super::fields::Framing;
+use super::socket::{WriteError, Writer};
+use super::timer::Timer;
+use bytes::Bytes;
+use pingora_core::protocols::http::v1::{client, server};
+use pingora_error::ErrorType;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Bytes of a request's body that are kept for sending it again: what one read brings.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// Small pieces are gathered up to this size while more is at hand: a head and a short body are one write. Larger ones
+/// go out from where they lie.
+const GATHER: usize = 16 * 1024;
+
+/// A message on its way out.
+#[derive(Debug)]
+struct Outgoing<'a> {
+    writer: &'a mut Writer,
+    timer: &'a mut Timer,
+    /// The longest pause.
+    patience: Duration,
+    chunked: bool,
+    /// Gathered and not yet written; the message's head to begin with.
+    gathered: &'a mut Vec<u8>,
+    /// Whether any byte was written.
+    started: bool,
+}
+
+impl Outgoing<'_> {
+    /// Sends a piece of the body, perhaps later.
+    async fn push(&mut self, piece: &[u8]) -> Result<(), WriteError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let after: &[u8] = if self.chunked { b"\r\n" } else { b"" };
+        if self.chunked {
+            self.gathered.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        }
+        if self.gathered.len() + piece.len() <= GATHER {
+            self.gathered.extend_from_slice(piece);
+            self.gathered.extend_from_slice(after);
+            return Ok(());
+        }
+        self.write(piece, after).await
+    }
+
+    /// Sends the end of the body, and all that was gathered.
+    async fn finish(&mut self) -> Result<(), WriteError> {
+        if self.chunked {
+            self.gathered.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), WriteError> {
+        self.write(b"", b"").await
+    }
+
+    async fn write(&mut self, piece: &[u8], after: &[u8]) -> Result<(), WriteError> {
+        let result = self.writer.write_all([self.gathered, piece, after], self.timer, self.patience).await;
+        self.started |= !matches!(result, Err(WriteError::Gone { taken: 0 }));
+        self.gathered.clear();
+        result
+    }
+
+    /// What `read` brings; while it brings nothing, what was gathered goes ahead. `None`: it took too long.
+    async fn next<T>(&mut self, read: impl Future<Output = T>) -> Result<Option<T>, WriteError> {
+        let mut read = pin!(read);
+        let at_once = std::future::poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        if let Some(output) = at_once.await {
+            return Ok(Some(output));
+        }
+        self.flush().await?;
+        Ok(self.timer.limit(crate::clock::now() + self.patience, read).await.ok())
+    }
+}
+
+/// How far a request's body is, across attempts.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    kept: Vec<Bytes>,
+    size: usize,
+    /// The client has sent all of it.
+    complete: bool,
+    /// More came than is kept.
+    overflown: bool,
+}
+
+impl Replay {
+    /// Whether the body can be sent from its start.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.overflown
+    }
+
+    fn keep(&mut self, piece: Bytes) {
+        self.size += piece.len();
+        if self.size > REPLAY_LIMIT {
+            self.overflown = true;
+            self.kept = Vec::new();
+        } else {
+            self.kept.push(piece);
+        }
+    }
+}
+
+/// Why an upload ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UploadError {
+    /// The client left.
+    ClientGone,
+    /// The client stopped sending.
+    ClientSlow,
+    /// The client's chunks are malformed.
+    ClientBad,
+    /// The replica takes no more; with whether it took anything of this attempt.
+    Replica { started: bool },
+}
+
+/// Sends a request: the `head`, then the body as the client brings it. While none is there the head goes ahead: the
+/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the session back.
+pub(super) async fn upload<'s>(
+    session: &'s mut server::HttpSession,
+    writer: &mut Writer,
+    head: &[u8],
+    framing: Framing,
+    replay: &mut Replay,
+    patience: Duration,
+) -> (&'s server::HttpSession, Result<(), UploadError>) {
+    let mut timer = Timer::new(crate::clock::now() + patience);
+    let mut gathered = head.to_vec();
+    let chunked = framing == Framing::Chunked;
+    let mut out = Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false };
+    let result = send_body(session, &mut out, replay).await;
+    let result = result.map_err(|error| match error {
+        UploadError::Replica { .. } => UploadError::Replica { started: out.started },
+        other => other,
+    });
+    (session, result)
+}
+
+async fn send_body(
+    session: &mut server::HttpSession,
+    out: &mut Outgoing<'_>,
+    replay: &mut Replay,
+) -> Result<(), UploadError> {
+    let gone = |_: WriteError| UploadError::Replica { started: true };
+    for piece in replay.kept.clone() {
+        out.push(&piece).await.map_err(gone)?;
+    }
+    while !replay.complete {
+        let read = out.next(session.read_body_bytes()).await.map_err(gone)?;
+        match read {
+            None => return Err(UploadError::ClientSlow),
+            Some(Ok(None)) => replay.complete = true,
+            Some(Ok(Some(piece))) => {
+                // What cannot be kept is forgotten before it is sent: from here on nothing is repeated.
+                replay.keep(piece.clone());
+                out.push(&piece).await.map_err(gone)?;
+                replay.complete = session.is_body_done();
+            }
+            Some(Err(error)) => {
+                return Err(match error.etype() {
+                    ErrorType::ReadError | ErrorType::ConnectionClosed => UploadError::ClientGone,
+                    _ => UploadError::ClientBad,
+                });
+            }
+        }
+    }
+    out.finish().await.map_err(gone)
+}
+
+/// Why a download ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DownloadError {
+    /// The client left.
+    ClientGone,
+    /// The client stopped reading.
+    ClientSlow,
+    /// The replica broke off, or sent malformed chunks.
+    ReplicaBroken,
+    /// The replica stopped sending.
+    ReplicaSlow,
+}
+
+/// Passes on a response: its head, in `gathered` already, then its body, in chunks if `chunked`.
+pub(super) async fn download(
+    session: &mut client::HttpSession,
+    writer: &mut Writer,
+    gathered: &mut Vec<u8>,
+    chunked: bool,
+    timer: &mut Timer,
+    patience: Duration,
+) -> Result<(), DownloadError> {
+    let gone = |error: WriteError| match error {
+        WriteError::Gone { .. } => DownloadError::ClientGone,
+        WriteError::Stalled => DownloadError::ClientSlow,
+    };
+    let mut out = Outgoing { writer, timer, patience, chunked, gathered, started: false };
+    while !session.is_body_done() {
+        match out.next(session.read_body_ref()).await.map_err(gone)? {
+            None => return Err(DownloadError::ReplicaSlow),
+            Some(Ok(None)) => break,
+            Some(Ok(Some(piece))) => out.push(piece).await.map_err(gone)?,
+            Some(Err(_)) => {
+                // What came before the break is the client's.
+                out.flush().await.map_err(gone)?;
+                return Err(DownloadError::ReplicaBroken);
+            }
+        }
+    }
+    out.finish().await.map_err(gone)
+}

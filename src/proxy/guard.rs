@@ -1,0 +1,233 @@
+//! The strict look at a message's head before it is parsed.
+//!
+//! pingora's parser repairs or accepts what RFC 9112 lets a server refuse: bare LF line ends, controls and raw bytes
+//! in the target. Two peers that disagree on where a line ends are how requests are smuggled, so such a head is
+//! refused here, byte by byte as it comes, together with one that is too long.
+
+use std::fmt;
+
+/// Field lines that the parser takes.
+const MAX_LINES: usize = 256;
+
+/// Watches the bytes of one head.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    phase: Phase,
+    /// Bytes of the head so far.
+    length: usize,
+    max_head: usize,
+    /// Bytes of the target so far.
+    target: usize,
+    max_target: usize,
+    /// Field lines so far.
+    lines: usize,
+    /// The last byte was a CR.
+    after_cr: bool,
+    /// The current line has no bytes yet.
+    line_empty: bool,
+    refusal: Option<Refusal>,
+}
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The target is longer than `max_target`.
+    TargetTooLong,
+    /// The head is longer than `max_header`.
+    HeadTooLong,
+    /// A line does not end in CRLF.
+    LineEnd,
+    /// The request line has a byte that does not belong there.
+    RequestLine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is watched.
+    Off,
+    /// Only the length counts: a replica's response.
+    Budget,
+    Method,
+    Target,
+    Version,
+    Fields,
+}
+
+impl Guard {
+    /// Watches nothing.
+    pub(super) fn off() -> Self {
+        Guard {
+            phase: Phase::Off,
+            length: 0,
+            max_head: usize::MAX,
+            target: 0,
+            max_target: usize::MAX,
+            lines: 0,
+            after_cr: false,
+            line_empty: true,
+            refusal: None,
+        }
+    }
+
+    /// Watches a request's head.
+    pub(super) fn request(max_head: usize, max_target: usize) -> Self {
+        Guard { phase: Phase::Method, max_head, max_target, ..Guard::off() }
+    }
+
+    /// Bounds a response's head: once `max_head` bytes came, nothing more is read until [`Guard::off`] says that the
+    /// head was whole.
+    pub(super) fn response(max_head: usize) -> Self {
+        Guard { phase: Phase::Budget, max_head, ..Guard::off() }
+    }
+
+    /// Why the head was refused, if it was.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Before a read: may more of the head come?
+    pub(super) fn check_budget(&mut self, received: u64) -> Result<(), Refusal> {
+        if self.phase == Phase::Budget && received >= self.max_head as u64 {
+            return self.refuse(Refusal::HeadTooLong);
+        }
+        Ok(())
+    }
+
+    /// After a read: are these bytes fit for a head? Bytes behind its end are not looked at.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut rest = bytes;
+        while !matches!(self.phase, Phase::Off | Phase::Budget) && !rest.is_empty() {
+            let used = if self.phase == Phase::Fields { self.field_bytes(rest)? } else { self.line_byte(rest[0])? };
+            self.length += used;
+            if self.length > self.max_head {
+                return self.refuse(Refusal::HeadTooLong);
+            }
+            rest = &rest[used..];
+        }
+        Ok(())
+    }
+
+    fn refuse<T>(&mut self, why: Refusal) -> Result<T, Refusal> {
+        self.refusal = Some(why);
+        Err(why)
+    }
+
+    /// One byte of the request line, or of the empty lines that RFC 9112 2.2 has a server skip before it.
+    fn line_byte(&mut self, byte: u8) -> Result<usize, Refusal> {
+        if self.after_cr {
+            if byte != b'\n' {
+                return self.refuse(Refusal::LineEnd);
+            }
+            self.after_cr = false;
+            if !self.line_empty {
+                self.phase = Phase::Fields;
+            }
+            self.line_empty = true;
+            return Ok(1);
+        }
+        match (byte, self.phase) {
+            (b'\r', Phase::Version) => self.after_cr = true,
+            (b'\r', Phase::Method) if self.line_empty => self.after_cr = true,
+            (b'\n', _) => return self.refuse(Refusal::LineEnd),
+            (b' ', Phase::Method) if !self.line_empty => self.phase = Phase::Target,
+            (b' ', Phase::Target) if self.target > 0 => self.phase = Phase::Version,
+            (0x21..=0x7e, Phase::Target) => {
+                self.target += 1;
+                if self.target > self.max_target {
+                    return self.refuse(Refusal::TargetTooLong);
+                }
+            }
+            (0x21..=0x7e, _) => self.line_empty = false,
+            _ => return self.refuse(Refusal::RequestLine),
+        }
+        Ok(1)
+    }
+
+    /// A run of bytes up to the end of a field line. What a field may contain is the parser's business.
+    fn field_bytes(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let Some(end) = memchr::memchr(b'\n', bytes) else {
+            self.after_cr = bytes.last() == Some(&b'\r');
+            // A lone CR at the start of a line still leaves it empty.
+            self.line_empty = self.line_empty && bytes == b"\r";
+            return Ok(bytes.len());
+        };
+        let ends_in_cr = if end == 0 { self.after_cr } else { bytes[end - 1] == b'\r' };
+        if !ends_in_cr {
+            return self.refuse(Refusal::LineEnd);
+        }
+        if self.line_empty && end <= 1 {
+            self.phase = Phase::Off;
+        } else {
+            self.lines += 1;
+            if self.lines > MAX_LINES {
+                return self.refuse(Refusal::HeadTooLong);
+            }
+        }
+        self.after_cr = false;
+        self.line_empty = true;
+        Ok(end + 1)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::TargetTooLong => "the request target is longer than max_target",
+            Refusal::HeadTooLong => "the head is longer than max_header, or of more than 256 fields",
+            Refusal::LineEnd => "a line of the head does not end in CRLF",
+            Refusal::RequestLine => "the request line has a byte that does not belong there",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds in pieces of `size` bytes and tells what came of it.
+    fn verdict(text: &[u8], size: usize) -> Result<bool, Refusal> {
+        let mut guard = Guard::request(200, 20);
+        for piece in text.chunks(size) {
+            guard.feed(piece)?;
+        }
+        Ok(guard.phase == Phase::Off)
+    }
+
+    #[test]
+    fn heads_are_judged_alike_however_they_are_cut() {
+        let long_target = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(30));
+        let long_head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(300));
+        let cases: &[(&[u8], Result<bool, Refusal>)] = &[
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(true)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(true)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x00\nbody\xff", Ok(true)),
+            (b"GET / HTTP/1.1\r\n\r\n", Ok(true)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n", Ok(false)),
+            (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(Refusal::LineEnd)),
+            (b"\nGET / HTTP/1.1\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET /\x00 HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
+            (b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
+            (b"GET / a HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
+            (b"GET  / HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
+            (b"GET /\r\n\r\n", Err(Refusal::RequestLine)),
+            (long_target.as_bytes(), Err(Refusal::TargetTooLong)),
+            (long_head.as_bytes(), Err(Refusal::HeadTooLong)),
+        ];
+        for (text, expected) in cases {
+            for size in [1, 2, 3, 7, 1000] {
+                assert_eq!(verdict(text, size), *expected, "{} in pieces of {size}", text.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_that_never_ends_its_head_is_stopped_at_the_budget() {
+        let mut guard = Guard::response(100);
+        assert_eq!(guard.check_budget(99), Ok(()));
+        assert_eq!(guard.check_budget(100), Err(Refusal::HeadTooLong));
+    }
+}

@@ -1,0 +1,154 @@
+//! The data path: clients' connections, the exchange of one request, and the connections to replicas.
+//!
+//! pingora's sessions parse and read, heads and bodies, on both sides; what goes out is written by us. The sessions'
+//! own writers need the session whole, so nothing could be read while something is written: an early answer to an upload
+//! or an echo would stand still. They also set `Date` and `Connection` as they see fit. So a connection is two handles on
+//! one socket ([`socket`]), and the two directions of an exchange are two futures of one task.
+//!
+//! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
+//! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]),
+//! sends it, awaits the response's head ([`response`]) and passes the bodies on ([`body`]); an upgraded connection becomes
+//! a [`tunnel`]. What the proxy itself has to say is in [`answer`].
+//!
+//! Only this folder names pingora.
+
+mod answer;
+mod body;
+mod client;
+mod dial;
+mod exchange;
+mod fields;
+mod guard;
+mod inbound;
+mod kept;
+mod request;
+mod response;
+mod seat;
+mod socket;
+mod timer;
+mod tunnel;
+
+pub use answer::Problem;
+pub use fields::PROBE_FIELD;
+pub use kept::Kept;
+pub use seat::Seat;
+
+use crate::admin::metrics::ServerMetrics;
+use crate::clock;
+use crate::config;
+use crate::route::Router;
+use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+use tokio::net::TcpStream;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// What the configuration says now.
+    table: ArcSwap<Table>,
+    draining: AtomicBool,
+    /// Requests under way.
+    active: AtomicUsize,
+    /// When the last request ended, as [`Proxy::millis`].
+    last_end: AtomicU64,
+    started: Instant,
+    metrics: Arc<ServerMetrics>,
+}
+
+/// The configuration as requests use it.
+#[derive(Debug)]
+pub struct Table {
+    /// `[server]`
+    pub server: config::Server,
+    /// `[[route]]`
+    pub router: Router,
+    /// `[upstream.NAME]`, as the routes count them.
+    pub upstreams: Vec<(Arc<Upstream>, Arc<config::Upstream>)>,
+}
+
+impl Proxy {
+    /// A proxy that serves `table`.
+    pub fn new(table: Table) -> Arc<Self> {
+        Arc::new(Proxy {
+            table: ArcSwap::from_pointee(table),
+            draining: AtomicBool::new(false),
+            active: AtomicUsize::new(0),
+            last_end: AtomicU64::new(0),
+            started: clock::now(),
+            metrics: Arc::default(),
+        })
+    }
+
+    /// Serves one client's connection until it ends.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
+        client::serve(self, stream, peer, seat).await;
+    }
+
+    /// What is served now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Serves `table` from the next request on.
+    pub fn replace(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// From now on every response tells its client to go elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Proxy::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Requests under way.
+    pub fn requests(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// When the last request ended, as [`Proxy::millis`].
+    pub fn last_end(&self) -> u64 {
+        self.last_end.load(Ordering::Relaxed)
+    }
+
+    /// When it was made.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// What is counted before a request has an upstream.
+    pub fn metrics(&self) -> &Arc<ServerMetrics> {
+        &self.metrics
+    }
+
+    /// Milliseconds since the start.
+    pub fn millis(&self) -> u64 {
+        u64::try_from(clock::now().saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn active(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active { proxy: self }
+    }
+}
+
+/// A request under way.
+struct Active<'a> {
+    proxy: &'a Proxy,
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.proxy.active.fetch_sub(1, Ordering::Relaxed);
+        if self.proxy.is_draining() {
+            self.proxy.last_end.store(self.proxy.millis(), Ordering::Relaxed);
+        }
+    }
+}

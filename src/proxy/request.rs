@@ -1,0 +1,275 @@
+//! A request's head: what it asks for, and what the replica gets to read of it.
+
+use super::fields::{Fault, Fields, Framing, Span};
+use crate::config::{Forwarded, HostHeader};
+use bytes::Bytes;
+use std::net::IpAddr;
+
+/// A client's request head, as it came.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    raw: Bytes,
+    method: Span,
+    target: Span,
+    /// HTTP/1.`minor`.
+    minor: u8,
+    pub(super) fields: Fields,
+    framing: Framing,
+}
+
+/// What routing changes about a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rewrite<'a> {
+    /// The target as the replica is to see it, in two pieces, so that a prefix is taken off without a copy.
+    pub(super) target: (&'a [u8], &'a [u8]),
+    /// Whom the client means, where the target says so: it outranks `Host` (RFC 9112 section 3.2.2).
+    pub(super) authority: Option<&'a [u8]>,
+    pub(super) host: &'a HostHeader,
+    /// The upstream's own name, for clients of HTTP/1.0 that sent no `Host`.
+    pub(super) default_host: &'a str,
+    pub(super) forwarded: Forwarded,
+    pub(super) client: IpAddr,
+}
+
+impl RequestHead {
+    /// Reads a head that the session has parsed already.
+    pub(super) fn read(raw: Bytes) -> Result<RequestHead, Fault> {
+        // A server skips empty lines before a request (RFC 9112 section 2.2).
+        let begin = raw.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(Fault::Shape)?;
+        let end = begin + memchr::memchr(b'\n', &raw[begin..]).ok_or(Fault::Shape)?;
+        let line = raw[begin..end].trim_ascii_end();
+        let first = memchr::memchr(b' ', line).ok_or(Fault::Shape)?;
+        let last = memchr::memrchr(b' ', line).filter(|last| *last > first).ok_or(Fault::Shape)?;
+        let minor = match &line[last + 1..] {
+            b"HTTP/1.1" => 1,
+            b"HTTP/1.0" => 0,
+            _ => return Err(Fault::Shape),
+        };
+        let fields = Fields::read(&raw, end + 1)?;
+        if fields.hosts > 1 || (minor == 1 && fields.hosts == 0) {
+            return Err(Fault::Host);
+        }
+        if fields.chunked && minor == 0 {
+            return Err(Fault::Encoding);
+        }
+        let framing = match (fields.chunked, fields.length) {
+            (true, _) => Framing::Chunked,
+            (false, None | Some(0)) => Framing::Empty,
+            (false, Some(length)) => Framing::Length(length),
+        };
+        Ok(RequestHead {
+            method: begin..begin + first,
+            target: begin + first + 1..begin + last,
+            raw,
+            minor,
+            fields,
+            framing,
+        })
+    }
+
+    /// Bytes of the head.
+    pub(super) fn length(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    pub(super) fn method(&self) -> &[u8] {
+        &self.raw[self.method.clone()]
+    }
+
+    /// The target as it came: a path, `*`, or a whole URL.
+    pub(super) fn target(&self) -> &[u8] {
+        &self.raw[self.target.clone()]
+    }
+
+    /// The `Host` field.
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        self.fields.host.clone().map(|span| &self.raw[span])
+    }
+
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    pub(super) fn is_http_1_0(&self) -> bool {
+        self.minor == 0
+    }
+
+    /// Whether the client wants to keep the connection.
+    pub(super) fn keeps_alive(&self) -> bool {
+        if self.minor == 0 { self.fields.keep_alive && !self.fields.close } else { !self.fields.close }
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
+    }
+
+    /// Reading only: may be under way twice at once.
+    pub(super) fn is_safe(&self) -> bool {
+        matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS")
+    }
+
+    /// Once or twice is the same (RFC 9110 section 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.is_safe() || matches!(self.method(), b"PUT" | b"DELETE" | b"TRACE")
+    }
+
+    /// Whether the client asks for a WebSocket, the one upgrade that passes.
+    pub(super) fn wants_websocket(&self) -> bool {
+        self.minor == 1
+            && self.fields.connection_upgrade
+            && self.framing == Framing::Empty
+            && self.fields.upgrade.clone().is_some_and(|span| self.raw[span].eq_ignore_ascii_case(b"websocket"))
+    }
+
+    /// The trace this request belongs to, for the log.
+    pub(super) fn traceparent(&self) -> Option<&[u8]> {
+        self.fields.traceparent.clone().map(|span| &self.raw[span])
+    }
+
+    /// The head as the replica gets it.
+    pub(super) fn write(&self, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.method());
+        out.push(b' ');
+        out.extend_from_slice(rewrite.target.0);
+        out.extend_from_slice(rewrite.target.1);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let replaced = match rewrite.host {
+            HostHeader::Replace(value) => Some(value.as_bytes()),
+            HostHeader::Pass => rewrite.authority,
+        };
+        let replaced = replaced.or(if self.fields.hosts == 0 { Some(rewrite.default_host.as_bytes()) } else { None });
+        if replaced.is_none() && rewrite.forwarded == Forwarded::Off {
+            self.fields.write(&self.raw, true, out);
+        } else {
+            self.write_changed(replaced, rewrite, out);
+        }
+        if self.wants_websocket() {
+            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The rarer way: with another `Host`, or with the client's address added.
+    fn write_changed(&self, host: Option<&[u8]>, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
+        let append = rewrite.forwarded == Forwarded::Append;
+        let mut fields = self.fields.clone();
+        fields.drop_lines(&self.raw, |name| {
+            (host.is_some() && name.eq_ignore_ascii_case(b"host"))
+                || (append && name.eq_ignore_ascii_case(b"x-forwarded-for"))
+                || (append && name.eq_ignore_ascii_case(b"forwarded"))
+        });
+        if let Some(host) = host {
+            out.extend_from_slice(b"Host: ");
+            out.extend_from_slice(host);
+            out.extend_from_slice(b"\r\n");
+        }
+        fields.write(&self.raw, true, out);
+        if append {
+            self.write_forwarded(rewrite, out);
+        }
+    }
+
+    /// `Forwarded` (RFC 7239) and its older kin: lists grow by this hop, single values stay what the first hop said.
+    fn write_forwarded(&self, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
+        let client = rewrite.client;
+        let host = rewrite.authority.or(self.host()).unwrap_or_default();
+        let mut list = |name: &str, own: &[u8]| {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            for value in self.fields.values(&self.raw, name) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(own);
+            out.extend_from_slice(b"\r\n");
+        };
+        let node = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
+        let mut own = format!("for={node};proto=http").into_bytes();
+        if !host.is_empty() && !host.contains(&b'"') {
+            own.extend_from_slice(b";host=\"");
+            own.extend_from_slice(host);
+            own.push(b'"');
+        }
+        list("Forwarded", &own);
+        list("X-Forwarded-For", client.to_string().as_bytes());
+        for (name, own) in [("X-Forwarded-Proto", b"http".as_slice()), ("X-Forwarded-Host", host)] {
+            if self.fields.values(&self.raw, name).next().is_none() {
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(own);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(head: &str, host: &HostHeader, forwarded: Forwarded) -> String {
+        let head = RequestHead::read(Bytes::copy_from_slice(head.as_bytes())).unwrap();
+        let target = head.target().to_vec();
+        let rewrite = Rewrite {
+            target: (&target, b""),
+            authority: None,
+            host,
+            default_host: "db-checker",
+            forwarded,
+            client: "10.0.0.9".parse().unwrap(),
+        };
+        let mut out = Vec::new();
+        head.write(&rewrite, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_plain_request_passes_byte_by_byte() {
+        let sent = "GET /a?b HTTP/1.1\r\nhOst: x\r\nAccept:  */*\r\n\r\n";
+        assert_eq!(written(sent, &HostHeader::Pass, Forwarded::Off), sent);
+    }
+
+    #[test]
+    fn only_websocket_upgrades_pass() {
+        let sent = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                    HTTP2-Settings: A\r\n\r\n";
+        assert_eq!(written(sent, &HostHeader::Pass, Forwarded::Off), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let sent = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
+        assert_eq!(
+            written(sent, &HostHeader::Pass, Forwarded::Off),
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_host_can_be_replaced_and_a_client_of_http_1_0_gets_one() {
+        let literal = HostHeader::Replace(http::HeaderValue::from_static("app.test"));
+        let sent = "GET / HTTP/1.1\r\nA: 1\r\nHost: x\r\n\r\n";
+        assert_eq!(written(sent, &literal, Forwarded::Off), "GET / HTTP/1.1\r\nHost: app.test\r\nA: 1\r\n\r\n");
+        let sent = "GET / HTTP/1.0\r\nA: 1\r\n\r\n";
+        assert_eq!(
+            written(sent, &HostHeader::Pass, Forwarded::Off),
+            "GET / HTTP/1.1\r\nHost: db-checker\r\nA: 1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn forwarded_fields_grow_by_this_hop() {
+        let sent = "GET / HTTP/1.1\r\nHost: x:80\r\nX-Forwarded-For: 1.1.1.1\r\nA: 1\r\nx-forwarded-for: 2.2.2.2\r\n\
+                    X-Forwarded-Proto: https\r\n\r\n";
+        assert_eq!(
+            written(sent, &HostHeader::Pass, Forwarded::Append),
+            "GET / HTTP/1.1\r\nHost: x:80\r\nA: 1\r\nX-Forwarded-Proto: https\r\n\
+             Forwarded: for=10.0.0.9;proto=http;host=\"x:80\"\r\n\
+             X-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.9\r\nX-Forwarded-Host: x:80\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_request_needs_exactly_one_host() {
+        for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"] {
+            assert_eq!(RequestHead::read(Bytes::copy_from_slice(head.as_bytes())).unwrap_err(), Fault::Host);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! One TCP connection as two handles: a [`Reader`] that pingora's sessions own and read through, and a [`Writer`] that
+//! stays with us, so that one direction never waits for the other.
+//!
+//! The reader carries what the sessions cannot: a budget for the bytes of a head, a strict look at a request's head
+//! before it is parsed, a count of what came, and readiness without a buffer while the connection is idle.
+
+use super::guard::Guard;
+use super::timer::Timer;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Splits a connected socket. Small writes go out at once: what is worth coalescing we coalesce ourselves.
+pub(super) fn split(stream: TcpStream) -> io::Result<(Box<Reader>, Writer)> {
+    stream.set_nodelay(true)?;
+    let (reader, writer) = stream.into_split();
+    let reader = Reader {
+        half: reader,
+        guard: Guard::off(),
+        received: 0,
+        emptied: false,
+        heads: AtomicU64::new(0),
+        head_ended: AtomicBool::new(false),
+    };
+    Ok((Box::new(reader), Writer { half: Some(writer) }))
+}
+
+/// The reading side, as pingora's sessions want it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    half: OwnedReadHalf,
+    guard: Guard,
+    received: u64,
+    /// The last read took all there was.
+    emptied: bool,
+    /// Bytes of the heads so far. Set through the session, which lends the reader out only shared.
+    heads: AtomicU64,
+    head_ended: AtomicBool,
+}
+
+impl Reader {
+    /// Begins a new message: counts from zero and watches its head with `guard`.
+    pub(super) fn begin(&mut self, guard: Guard) {
+        self.guard = guard;
+        self.received = 0;
+        *self.heads.get_mut() = 0;
+        *self.head_ended.get_mut() = false;
+    }
+
+    /// Counts bytes of this message that were read with the one before.
+    pub(super) fn carry_over(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.received += bytes.len() as u64;
+        self.guard.feed(bytes).map_err(io::Error::other)
+    }
+
+    /// Bytes of this message so far, heads and bodies and whatever followed them.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// What the guard makes of the head.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Ready when there is something to read, be it the end. Takes no buffer, and no system call where the last read
+    /// left nothing behind; else what the runtime calls ready may be stale, and the kernel is asked.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.emptied { self.half.as_ref().poll_read_ready(cx).map(drop) } else { self.poll_peek(cx).map(drop) }
+    }
+
+    /// Whether nothing has come since the last read, as far as the runtime knows: no system call.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.half.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// What is there to read, asked of the kernel and left there.
+    pub(super) fn peek(&self) -> Peeked {
+        Peeked::from(self.peek_byte())
+    }
+
+    /// Ready when something is there to read, which is left there.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<Peeked> {
+        loop {
+            if ready!(self.half.as_ref().poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Peeked::Broken);
+            }
+            match Peeked::from(self.half.as_ref().try_io(tokio::io::Interest::READABLE, || self.peek_byte())) {
+                Peeked::Nothing => {}
+                found => return Poll::Ready(found),
+            }
+        }
+    }
+
+    fn peek_byte(&self) -> io::Result<usize> {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        socket2::SockRef::from(self.half.as_ref()).peek(&mut byte)
+    }
+
+    /// A head of `length` bytes was whole. Behind the `last` one, what comes is not on its budget.
+    pub(super) fn count_head(&self, length: u64, last: bool) {
+        self.heads.fetch_add(length, Ordering::Relaxed);
+        self.head_ended.store(last, Ordering::Relaxed);
+    }
+
+    /// Whether anything came behind the heads.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.received > self.heads.load(Ordering::Relaxed)
+    }
+
+    /// Reads and forgets what comes, until the peer closes or sends too much of it.
+    pub(super) async fn discard(&mut self, at_most: usize) {
+        let mut buffer = [0; 4096];
+        let mut left = at_most;
+        while let Ok(()) = self.half.readable().await {
+            match self.half.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) if n >= left => return,
+                Ok(n) => left -= n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes the reader out of a stream that a session gave back.
+    pub(super) fn from_stream(stream: Stream) -> Option<Box<Reader>> {
+        stream.into_any().downcast().ok()
+    }
+
+    /// Looks at the reader while a session owns it.
+    pub(super) fn in_stream(stream: &Stream) -> Option<&Reader> {
+        (**stream).as_any().downcast_ref()
+    }
+}
+
+/// What [`Reader::peek`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peeked {
+    /// Nothing yet.
+    Nothing,
+    /// Bytes.
+    Data,
+    /// The peer will send nothing more.
+    End,
+    /// The connection is gone.
+    Broken,
+}
+
+impl From<io::Result<usize>> for Peeked {
+    fn from(peeked: io::Result<usize>) -> Self {
+        match peeked {
+            Ok(0) => Peeked::End,
+            Ok(_) => Peeked::Data,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Peeked::Nothing,
+            Err(_) => Peeked::Broken,
+        }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let room = buf.remaining();
+        if !*this.head_ended.get_mut() {
+            this.guard.check_budget(this.received).map_err(io::Error::other)?;
+        }
+        ready!(Pin::new(&mut this.half).poll_read(cx, buf))?;
+        let new = &buf.filled()[before..];
+        this.received += new.len() as u64;
+        this.emptied = !new.is_empty() && new.len() < room;
+        this.guard.feed(new).map_err(io::Error::other)?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The sessions never write here, but their trait wants the ability.
+impl AsyncWrite for Reader {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.half.as_ref().poll_write_ready(cx))?;
+            match self.half.as_ref().try_write(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Shutdown for Reader {
+    /// Nothing: when and how a connection ends is decided where its writer is.
+    async fn shutdown(&mut self) {}
+}
+
+impl UniqueID for Reader {
+    fn id(&self) -> UniqueIDType {
+        self.half.as_ref().as_raw_fd()
+    }
+}
+
+impl Ssl for Reader {}
+
+impl GetTimingDigest for Reader {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Reader {
+    fn get_proxy_digest(&self) -> Option<Arc<pingora_core::protocols::raw_connect::ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Reader {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Peek for Reader {}
+
+/// The writing side. Dropping it sends nothing; the connection closes when both sides are gone.
+#[derive(Debug)]
+pub(super) struct Writer {
+    half: Option<OwnedWriteHalf>,
+}
+
+/// Why a write did not end.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The connection is gone; with how many bytes of this write had been taken.
+    Gone { taken: usize },
+    /// The peer took nothing for as long as was allowed.
+    Stalled,
+}
+
+impl Writer {
+    fn half(&mut self) -> &mut OwnedWriteHalf {
+        self.half.as_mut().expect("taken only by drop")
+    }
+
+    /// Writes all of `parts`, waiting at most `patience` whenever the peer takes nothing.
+    pub(super) async fn write_all(
+        &mut self,
+        parts: [&[u8]; 3],
+        timer: &mut Timer,
+        patience: Duration,
+    ) -> Result<(), WriteError> {
+        let mut parts = parts;
+        let total: usize = parts.iter().map(|p| p.len()).sum();
+        let mut taken = 0;
+        let mut deadline: Option<Instant> = None;
+        while taken < total {
+            let half = self.half();
+            let wrote = std::future::poll_fn(|cx| {
+                let slices = parts.map(IoSlice::new);
+                let result = if parts[1].is_empty() && parts[2].is_empty() {
+                    Pin::new(&mut *half).poll_write(cx, parts[0])
+                } else {
+                    Pin::new(&mut *half).poll_write_vectored(cx, &slices)
+                };
+                match result {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    Poll::Pending => {
+                        let deadline = *deadline.get_or_insert_with(|| crate::clock::now() + patience);
+                        timer.poll_expired(cx, deadline).map(|()| None)
+                    }
+                }
+            })
+            .await;
+            match wrote {
+                None => return Err(WriteError::Stalled),
+                Some(Err(_) | Ok(0)) => return Err(WriteError::Gone { taken }),
+                Some(Ok(n)) => {
+                    taken += n;
+                    deadline = None;
+                    advance(&mut parts, n);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the connection so that the peer sees a reset, never a clean end.
+    pub(super) fn reset(&mut self) {
+        let _ = socket2::SockRef::from(self.half().as_ref()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Says that nothing more will come; the other direction stays open.
+    pub(super) fn finish(&mut self) {
+        let _ = socket2::SockRef::from(self.half().as_ref()).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Has the kernel notice a peer that vanished, for connections that may rightly be silent for hours.
+    pub(super) fn keep_alive(&mut self) {
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(15))
+            .with_retries(4);
+        let _ = socket2::SockRef::from(self.half().as_ref()).set_tcp_keepalive(&keepalive);
+    }
+}
+
+impl Drop for Writer {
+    /// Tokio's half would shut the direction down, and a reset must not begin with a clean end.
+    fn drop(&mut self) {
+        if let Some(half) = self.half.take() {
+            half.forget();
+        }
+    }
+}
+
+/// Takes `n` written bytes off the front.
+fn advance(parts: &mut [&[u8]; 3], mut n: usize) {
+    for part in parts {
+        let step = n.min(part.len());
+        *part = &part[step..];
+        n -= step;
+    }
+}

@@ -1,0 +1,156 @@
+//! What runs: the configuration in force, its upstreams and their loops.
+
+use super::Source;
+use super::listener::Seats;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::discovery;
+use crate::failure;
+use crate::probe;
+use crate::proxy::{Proxy, Table};
+use crate::route::Router;
+use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::{error, info};
+
+/// The running configuration and all that hangs on it.
+pub struct Live {
+    source: Source,
+    config: ArcSwap<Config>,
+    proxy: Arc<Proxy>,
+    pub(super) workers: usize,
+    pub(super) seats: Arc<Seats>,
+    /// This process's name in the probes it sends.
+    instance: String,
+    resolver: Arc<discovery::Resolver>,
+    own: Arc<discovery::Own>,
+    /// How the last reload ended.
+    pub(super) last_reload: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl Live {
+    /// Starts the loops of every upstream.
+    pub(super) fn start(config: Config, source: Source, workers: usize, seats: Arc<Seats>) -> Arc<Self> {
+        let sockets = std::iter::once(config.server.listen).chain(config.server.admin);
+        let own = Arc::new(discovery::Own::new(sockets));
+        let resolver = Arc::new(discovery::Resolver::new(config.dns.clone()));
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                (Upstream::new(upstream.clone(), config.pool_settings(upstream), workers), upstream.clone())
+            })
+            .collect();
+        let live = Arc::new(Live {
+            proxy: Proxy::new(table(&config, upstreams)),
+            source,
+            workers,
+            seats,
+            instance: format!("{:08x}", fastrand::u32(..)),
+            resolver,
+            own,
+            last_reload: Mutex::new(None),
+            config: ArcSwap::from_pointee(config),
+        });
+        for (upstream, _) in &live.proxy.table().upstreams {
+            live.start_loops(upstream);
+        }
+        live
+    }
+
+    fn start_loops(&self, upstream: &Arc<Upstream>) {
+        tokio::spawn(discovery::run(upstream.clone(), self.resolver.clone(), self.own.clone()));
+        tokio::spawn(failure::flush_loop(upstream.clone()));
+        tokio::spawn(probe::run(upstream.clone(), Arc::new(probe::Prober::new(self.instance.clone()))));
+    }
+
+    /// Reads the configuration again and takes it over; if anything is wrong with it, nothing changes.
+    pub(super) fn reload(&self, why: &str) {
+        let result = self.try_reload();
+        match &result {
+            Ok(()) => info!(why, upstreams = %self.summary(), "configuration reloaded"),
+            Err(problem) => error!(why, "configuration not reloaded, the old one stays in force: {problem}"),
+        }
+        self.proxy.metrics().reloads.add(if result.is_ok() { "ok" } else { "failed" });
+        *self.last_reload.lock() = Some((clock::now(), result));
+    }
+
+    fn try_reload(&self) -> Result<(), String> {
+        let old = self.config.load_full();
+        let new = self.source.load().map_err(|error| error.to_string())?;
+        let keys = old.restart_needed(&new);
+        if !keys.is_empty() {
+            return Err(format!("{} cannot change while the process runs; restart it", keys.join(", ")));
+        }
+        let running = self.proxy.table();
+        let mut upstreams = Vec::new();
+        let mut begun = Vec::new();
+        for upstream in &new.upstreams {
+            let settings = new.pool_settings(upstream);
+            let same = |(_, old): &&(_, Arc<config::Upstream>)| {
+                old.name == upstream.name && old.host == upstream.host && old.port == upstream.port
+            };
+            let live = match running.upstreams.iter().find(same) {
+                Some((live, _)) => {
+                    live.reconfigure(upstream.clone(), settings);
+                    live.clone()
+                }
+                None => {
+                    let live = Upstream::new(upstream.clone(), settings, self.workers);
+                    begun.push(live.clone());
+                    live
+                }
+            };
+            upstreams.push((live, upstream.clone()));
+        }
+        self.resolver.reconfigure(new.dns.clone());
+        let ended: Vec<_> = running
+            .upstreams
+            .iter()
+            .filter(|(old, _)| !upstreams.iter().any(|(kept, _)| Arc::ptr_eq(kept, old)))
+            .map(|(old, _)| old.clone())
+            .collect();
+        self.proxy.replace(table(&new, upstreams));
+        self.config.store(Arc::new(new));
+        begun.iter().for_each(|upstream| self.start_loops(upstream));
+        ended.iter().for_each(|upstream| upstream.close());
+        Ok(())
+    }
+
+    /// What requests use.
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Each upstream and its address, for the log.
+    pub(super) fn summary(&self) -> String {
+        let mut text = String::new();
+        for upstream in &self.config.load().upstreams {
+            let host = match &upstream.host {
+                config::Host::Name(name) => name.clone(),
+                config::Host::Address(address) => address.to_string(),
+            };
+            let _ =
+                write!(text, "{}{}={host}:{}", if text.is_empty() { "" } else { " " }, upstream.name, upstream.port);
+        }
+        text
+    }
+}
+
+fn table(config: &Config, upstreams: Vec<(Arc<Upstream>, Arc<config::Upstream>)>) -> Table {
+    Table { server: config.server.clone(), router: Router::new(&config.routes), upstreams }
+}

@@ -1,0 +1,103 @@
+//! The running process as the operator sees it.
+
+use super::Live;
+use crate::admin::status::{
+    DnsStatus, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus, ago, seconds,
+};
+use crate::admin::{Metrics, Source, Status};
+use crate::clock;
+use crate::config::{self, Host, OnFailure};
+use crate::failure::Failure;
+use crate::upstream::Upstream;
+use std::time::Instant;
+
+impl Source for Live {
+    fn status(&self) -> Status {
+        let now = clock::now();
+        let config = self.config();
+        let proxy = self.proxy();
+        let table = proxy.table();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: ago(proxy.started(), now),
+            not_ready: self.ready().err(),
+            draining: proxy.is_draining(),
+            listen: config.server.listen.to_string(),
+            workers: self.workers,
+            connections: self.seats.taken(),
+            max_connections: self.seats.max(),
+            requests: proxy.requests(),
+            config: self.source().file().display().to_string(),
+            last_reload: self
+                .last_reload
+                .lock()
+                .as_ref()
+                .map(|(at, result)| Reload { seconds_ago: ago(*at, now), error: result.clone().err() }),
+            upstreams: table.upstreams.iter().map(|(live, config)| upstream(live, config, now)).collect(),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let proxy = self.proxy();
+        if proxy.is_draining() {
+            return Err("draining".to_owned());
+        }
+        let table = proxy.table();
+        let untried = table.upstreams.iter().find(|(upstream, _)| !upstream.apply(|pool, _| pool.tried()));
+        match untried {
+            Some((upstream, _)) => Err(format!("upstream {:?} is being resolved for the first time", upstream.name())),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let proxy = self.proxy();
+        Metrics {
+            server: proxy.metrics().clone(),
+            upstreams: proxy.table().upstreams.iter().map(|(u, _)| (u.name().clone(), u.metrics().clone())).collect(),
+        }
+    }
+}
+
+fn upstream(upstream: &Upstream, config: &config::Upstream, now: Instant) -> UpstreamStatus {
+    let live = upstream.endpoints();
+    let views = upstream.apply(|pool, now| pool.endpoints(now));
+    let mut endpoints: Vec<_> = views
+        .iter()
+        .map(|view| EndpointStatus::new(view, live.get(&view.id).map(|e| e.live()).unwrap_or_default(), now))
+        .collect();
+    EndpointStatus::mark_next(&mut endpoints);
+    let host = match &config.host {
+        Host::Name(name) => name.clone(),
+        Host::Address(address) => address.to_string(),
+    };
+    UpstreamStatus {
+        name: upstream.name().to_string(),
+        address: format!("{host}:{}", config.port),
+        on_failure: match config.on_failure {
+            OnFailure::Respond => "respond",
+            OnFailure::Close => "close",
+        }
+        .to_owned(),
+        waiting: upstream.waiting(),
+        outage_seconds: upstream.outage_since().map(|since| ago(since, now)),
+        dns: upstream.metrics().dns.last().map(|answer| DnsStatus::new(&answer, now)),
+        endpoints,
+        timeline: upstream.timeline().iter().map(|(at, event)| Occurrence::new(*at, event, now)).collect(),
+        failures: upstream.failures().recent().iter().map(|failure| failed(failure, now)).collect(),
+    }
+}
+
+fn failed(failure: &Failure, now: Instant) -> FailedRequest {
+    FailedRequest {
+        seconds_ago: ago(failure.at, now),
+        reason: failure.problem.token().to_owned(),
+        text: failure.problem.text().to_owned(),
+        endpoints: failure.endpoints.iter().map(ToString::to_string).collect(),
+        waited_seconds: seconds(failure.waited),
+        client: failure.client.to_string(),
+        method: failure.method.clone(),
+        target: failure.target.clone(),
+        traceparent: failure.traceparent.clone(),
+    }
+}

@@ -1,0 +1,512 @@
+//! One upstream's live state: the pool behind a lock that requests take only to report, and the snapshot that every
+//! request reads.
+//!
+//! Whatever changes the pool goes through [`Upstream::apply`], which publishes a new snapshot if the candidates changed,
+//! says what happened, and wakes whoever waits for it. In-flight counts are the only thing that requests write directly:
+//! each is held by a [`Lease`], and every end of a request is the lease's one drop.
+
+use crate::admin::metrics::UpstreamMetrics;
+use crate::admin::status::Live;
+use crate::clock;
+use crate::config;
+use crate::failure::Failures;
+use crate::pool::retry::Budget;
+use crate::pool::{self, Candidate, EndpointId, Event, EventKind, Health, Outcome, Pool, Settings};
+use crate::proxy::Kept;
+use crate::worker;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tracing::{debug, error, info, warn};
+
+/// How long ordinary answers may wait in a worker's batch before the pool hears of them. It publishes weights every
+/// 5 ms, so hearing sooner would change nothing.
+const BATCH_AGE: Duration = Duration::from_millis(2);
+
+/// Answers a batch holds at most: 2 ms at 32,000 requests a second.
+const BATCH_SIZE: usize = 64;
+
+/// Tries to take the endpoint that was picked before its count moved. Each failure means that another thread got ahead,
+/// so a few are plenty; the last one takes what it finds.
+const TAKES: u32 = 4;
+
+/// Events that `/status` remembers.
+const TIMELINE: usize = 100;
+
+/// An upstream that serves.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    config: ArcSwap<config::Upstream>,
+    pool: Mutex<Pool>,
+    snapshot: ArcSwap<Snapshot>,
+    endpoints: Mutex<HashMap<EndpointId, Arc<Endpoint>>>,
+    batches: Box<[Mutex<Batch>]>,
+    budget: Mutex<Budget>,
+    /// Requests since the budget last heard of them.
+    uncounted: AtomicU32,
+    line: Line,
+    timeline: Mutex<VecDeque<(Instant, Event)>>,
+    failures: Failures,
+    metrics: Arc<UpstreamMetrics>,
+    /// Told whenever the pool may want something earlier than before: the DNS and probe loops listen.
+    wake: Notify,
+    /// Set once when the upstream is no longer configured.
+    closed: AtomicBool,
+}
+
+/// Who may be picked, as of one moment.
+#[derive(Debug)]
+struct Snapshot {
+    candidates: Vec<Candidate>,
+    /// Beside `candidates`, index by index.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Since when there is nobody.
+    empty_since: Option<Instant>,
+    /// `max_in_flight`, or no limit: whoever may have fewer is cold.
+    full: u32,
+}
+
+/// Requests that wait for a replica, first come first served.
+#[derive(Debug, Default)]
+struct Line {
+    length: AtomicUsize,
+    /// Held by whoever is first; tokio's mutex is fair.
+    turn: tokio::sync::Mutex<()>,
+    /// Told when there may be room.
+    room: Notify,
+}
+
+/// Outcomes that a worker has not yet told the pool.
+#[derive(Debug)]
+struct Batch {
+    outcomes: Vec<(EndpointId, Outcome, Instant)>,
+    /// When it last told.
+    told: Instant,
+}
+
+/// One replica's live part.
+#[derive(Debug)]
+pub struct Endpoint {
+    id: EndpointId,
+    address: SocketAddr,
+    in_flight: AtomicU32,
+    /// Upgraded connections and event streams: long, and no sign of load.
+    streams: AtomicU32,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    /// Declared down while requests may be waiting on it.
+    down: AtomicBool,
+    kept: Kept,
+}
+
+impl Upstream {
+    /// An upstream that knows no replica yet. `workers` threads will send requests.
+    pub fn new(config: Arc<config::Upstream>, settings: Settings, workers: usize) -> Arc<Self> {
+        let now = clock::now();
+        let batch = || Mutex::new(Batch { outcomes: Vec::with_capacity(BATCH_SIZE), told: now });
+        Arc::new(Upstream {
+            name: config.name.clone(),
+            config: ArcSwap::new(config),
+            pool: Mutex::new(Pool::new(settings, now)),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                candidates: Vec::new(),
+                endpoints: Vec::new(),
+                empty_since: Some(now),
+                full: u32::MAX,
+            }),
+            endpoints: Mutex::default(),
+            batches: (0..workers.max(1)).map(|_| batch()).collect(),
+            budget: Mutex::new(Budget::new(now)),
+            uncounted: AtomicU32::new(0),
+            line: Line::default(),
+            timeline: Mutex::default(),
+            failures: Failures::default(),
+            metrics: Arc::new(UpstreamMetrics::new(workers)),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its configuration as of now.
+    pub fn config(&self) -> Arc<config::Upstream> {
+        self.config.load_full()
+    }
+
+    /// Takes over a changed configuration; endpoints keep their state.
+    pub fn reconfigure(&self, config: Arc<config::Upstream>, settings: Settings) {
+        self.config.store(config);
+        self.apply(|pool, now| pool.reconfigure(settings, now));
+    }
+
+    /// Ends its loops: it is no longer configured. Requests that hold it finish.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.wake.notify_waiters();
+        for endpoint in self.endpoints.lock().values() {
+            endpoint.kept.retire();
+        }
+    }
+
+    /// Whether the loops are to end.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Ready when the pool may want something earlier than it said before, or the upstream was closed.
+    pub fn woken(&self) -> impl Future<Output = ()> {
+        self.wake.notified()
+    }
+
+    /// Runs `f` on the pool, publishes what changed, says what happened and wakes the loops.
+    pub fn apply<R>(&self, f: impl FnOnce(&mut Pool, Instant) -> R) -> R {
+        let now = clock::now();
+        let mut pool = self.pool.lock();
+        let before = (pool.next_question(), pool.next_wake());
+        let result = f(&mut pool, now);
+        if pool.dirty(now) {
+            self.publish(&mut pool, now);
+        }
+        let events = pool.take_events();
+        let sooner = pool.next_question() < before.0 || pool.next_wake() < before.1;
+        drop(pool);
+        for event in events {
+            self.tell(event, now);
+        }
+        if sooner {
+            self.wake.notify_waiters();
+        }
+        result
+    }
+
+    /// Requests and streams at an endpoint, 0 if it is gone.
+    pub fn in_flight(&self, id: EndpointId) -> u32 {
+        self.endpoints.lock().get(&id).map_or(0, |e| e.busy())
+    }
+
+    /// Every endpoint that was ever picked and is not forgotten.
+    pub fn endpoints(&self) -> HashMap<EndpointId, Arc<Endpoint>> {
+        self.endpoints.lock().clone()
+    }
+
+    /// What happened last, oldest first.
+    pub fn timeline(&self) -> Vec<(Instant, Event)> {
+        self.timeline.lock().iter().cloned().collect()
+    }
+
+    /// Its failed requests.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &Arc<UpstreamMetrics> {
+        &self.metrics
+    }
+
+    /// Requests that wait for a replica.
+    pub fn waiting(&self) -> usize {
+        self.line.length.load(Ordering::Relaxed)
+    }
+
+    /// Since when nobody can be picked; `None` while somebody can.
+    pub fn outage_since(&self) -> Option<Instant> {
+        self.snapshot.load().empty_since
+    }
+
+    /// Takes the best endpoint for one request: not one of `tried` while there is another. `None`: wait in line.
+    pub fn acquire(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+        let lease = self.acquire_other(tried);
+        if lease.is_none() && !tried.is_empty() { self.acquire_other(&[]) } else { lease }
+    }
+
+    /// Takes the best endpoint that is none of `tried`.
+    pub fn acquire_other(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+        thread_local! {
+            /// The counts that the pick saw, to notice whom another thread took meanwhile.
+            static SEEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+        }
+        let snapshot = self.snapshot.load();
+        SEEN.with_borrow_mut(|seen| {
+            seen.resize(snapshot.candidates.len(), 0);
+            let seen = std::cell::Cell::from_mut(seen.as_mut_slice()).as_slice_of_cells();
+            for take in 1..=TAKES {
+                let count = |i: usize| {
+                    let count = snapshot.endpoints[i].in_flight.load(Ordering::Relaxed);
+                    seen[i].set(count);
+                    count
+                };
+                let best =
+                    worker::with_rng(|rng| pool::pick(&snapshot.candidates, count, |id| tried.contains(&id), rng))?;
+                let endpoint = &snapshot.endpoints[best];
+                let count = if take < TAKES { seen[best].get() } else { endpoint.in_flight.load(Ordering::Relaxed) };
+                let taken = endpoint.in_flight.compare_exchange(count, count + 1, Ordering::SeqCst, Ordering::Relaxed);
+                if taken.is_ok() {
+                    endpoint.requests.fetch_add(1, Ordering::Relaxed);
+                    return Some(Lease {
+                        upstream: self.clone(),
+                        endpoint: endpoint.clone(),
+                        generation: endpoint.kept.generation(),
+                        cold: snapshot.candidates[best].limit < snapshot.full || snapshot.candidates[best].trial,
+                        stream: false,
+                    });
+                }
+            }
+            None
+        })
+    }
+
+    /// Whether requests wait already, so that a newcomer must not overtake them.
+    pub fn has_line(&self) -> bool {
+        self.line.length.load(Ordering::SeqCst) > 0
+    }
+
+    /// A place in the line, if it is not longer than `max_waiting` already.
+    pub fn join_line(self: &Arc<Self>, max_waiting: usize) -> Option<Place> {
+        let before = self.line.length.fetch_add(1, Ordering::SeqCst);
+        let place = Place { upstream: self.clone() };
+        (before < max_waiting).then_some(place)
+    }
+
+    /// Counts a request towards the retries that are allowed.
+    pub fn count_request(&self) {
+        self.uncounted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one retry from the budget; false if it is spent.
+    pub fn withdraw_retry(&self, now: Instant) -> bool {
+        let mut budget = self.budget.lock();
+        budget.deposit(self.uncounted.swap(0, Ordering::Relaxed));
+        budget.withdraw(now)
+    }
+
+    /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.
+    pub fn record(&self, lease: &Lease, outcome: Outcome, now: Instant) {
+        if !matches!(outcome, Outcome::Answered { .. } | Outcome::Abandoned) {
+            lease.endpoint.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let ordinary = matches!(outcome, Outcome::Answered { status, .. } if status < 500) && !lease.cold;
+        let batch = &self.batches[worker::index().min(self.batches.len() - 1)];
+        let mut batch = batch.lock();
+        batch.outcomes.push((lease.endpoint.id, outcome, now));
+        if ordinary && batch.outcomes.len() < BATCH_SIZE && now.saturating_duration_since(batch.told) < BATCH_AGE {
+            return;
+        }
+        batch.told = now;
+        self.apply(|pool, _| {
+            for (id, outcome, at) in batch.outcomes.drain(..) {
+                pool.record(id, outcome, at);
+            }
+        });
+    }
+
+    /// Makes what the pool says now what requests see.
+    fn publish(&self, pool: &mut Pool, now: Instant) {
+        let candidates = pool.candidates(now);
+        let old = self.snapshot.load();
+        let same = candidates.len() == old.candidates.len()
+            && candidates.iter().zip(&old.candidates).all(|(new, old)| new.id == old.id);
+        let endpoints = if same { old.endpoints.clone() } else { self.change_endpoints(pool, &candidates, now) };
+        let empty_since = candidates.is_empty().then(|| old.empty_since.unwrap_or(now));
+        drop(old);
+        let full = match self.config.load().max_in_flight {
+            0 => u32::MAX,
+            cap => cap,
+        };
+        self.snapshot.store(Arc::new(Snapshot { candidates, endpoints, empty_since, full }));
+        if self.has_line() {
+            self.line.room.notify_one();
+        }
+    }
+
+    /// The live parts of `candidates`, made where there are none yet. Whoever is no candidate any more loses its kept
+    /// connections: it left, is hung, or its address may be another app's by now.
+    fn change_endpoints(&self, pool: &Pool, candidates: &[Candidate], now: Instant) -> Vec<Arc<Endpoint>> {
+        let mut known = self.endpoints.lock();
+        let live = candidates
+            .iter()
+            .map(|c| {
+                let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len()));
+                let endpoint = known.entry(c.id).or_insert_with(new);
+                endpoint.down.store(false, Ordering::Relaxed);
+                endpoint.clone()
+            })
+            .collect();
+        let views = pool.endpoints(now);
+        known.retain(|id, endpoint| {
+            if candidates.iter().any(|c| c.id == *id) {
+                return true;
+            }
+            endpoint.kept.retire();
+            let view = views.iter().find(|v| v.id == *id);
+            let down = view.is_none_or(|v| v.health == Health::Down || v.suspect);
+            endpoint.down.store(down, Ordering::Relaxed);
+            view.is_some() || endpoint.busy() > 0
+        });
+        live
+    }
+
+    /// Says once what the operator wants to know.
+    fn tell(&self, event: Event, now: Instant) {
+        let upstream = &*self.name;
+        let endpoint = event.address.map(tracing::field::display);
+        match &event.kind {
+            EventKind::Rejected(why) => error!(upstream, endpoint, "address dropped: {why}"),
+            EventKind::NameFailing(why) => warn!(upstream, "name does not resolve: {why}"),
+            EventKind::NameResolved(count) => info!(upstream, endpoints = count, "name resolves"),
+            EventKind::Joined => info!(upstream, endpoint, "joined"),
+            EventKind::Draining => info!(upstream, endpoint, "draining: DNS no longer lists it"),
+            EventKind::Returned => info!(upstream, endpoint, "returned: DNS lists it again"),
+            EventKind::Left => debug!(upstream, endpoint, "left"),
+            EventKind::Up(why) => info!(upstream, endpoint, "up: {why}"),
+            EventKind::Down(why) => warn!(upstream, endpoint, "down: {why}"),
+            EventKind::Suspect(why) => info!(upstream, endpoint, "suspect: {why}"),
+            EventKind::Cleared => info!(upstream, endpoint, "cleared of suspicion"),
+            EventKind::Ejected(time) => warn!(upstream, endpoint, ?time, "ejected: fails where the others answer"),
+            EventKind::Readmitted => info!(upstream, endpoint, "readmitted"),
+        }
+        self.metrics.event(&event.kind);
+        let mut timeline = self.timeline.lock();
+        if timeline.len() == TIMELINE {
+            timeline.pop_front();
+        }
+        timeline.push_back((now, event));
+    }
+}
+
+impl Endpoint {
+    fn new(id: EndpointId, address: SocketAddr, workers: usize) -> Self {
+        Endpoint {
+            id,
+            address,
+            in_flight: AtomicU32::new(0),
+            streams: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            kept: Kept::new(workers),
+        }
+    }
+
+    /// Its address and port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its connections that wait for a request.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// What is live of it, for the operator.
+    pub fn live(&self) -> Live {
+        Live {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            streams: self.streams.load(Ordering::Relaxed),
+            idle_connections: self.kept.count(),
+            requests: self.requests.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn busy(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed) + self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// One request's hold on an endpoint. Dropping it, for whatever reason, gives the place back.
+#[derive(Debug)]
+pub struct Lease {
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
+    generation: u32,
+    cold: bool,
+    stream: bool,
+}
+
+impl Lease {
+    /// Whom the request goes to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its name.
+    pub fn id(&self) -> EndpointId {
+        self.endpoint.id
+    }
+
+    /// The generation of the endpoint's kept connections when the lease was taken: a connection goes back only to the
+    /// same one.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether the endpoint was declared down since.
+    pub fn is_down(&self) -> bool {
+        self.endpoint.down.load(Ordering::Relaxed)
+    }
+
+    /// From here on it is a long stream, no longer a request in flight.
+    pub fn become_stream(&mut self) {
+        if !self.stream {
+            self.stream = true;
+            self.endpoint.streams.fetch_add(1, Ordering::Relaxed);
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.upstream.has_line() {
+            self.upstream.line.room.notify_one();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.stream {
+            self.endpoint.streams.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.release();
+        }
+    }
+}
+
+/// A place in the line of requests that wait for a replica. Dropping it leaves the line.
+#[derive(Debug)]
+pub struct Place {
+    upstream: Arc<Upstream>,
+}
+
+impl Place {
+    /// The first endpoint that becomes free once it is this request's turn.
+    pub async fn lease(&self) -> Lease {
+        let line = &self.upstream.line;
+        let _turn = line.turn.lock().await;
+        loop {
+            let room = line.room.notified();
+            if let Some(lease) = self.upstream.acquire(&[]) {
+                return lease;
+            }
+            room.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.upstream.line.length.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,395 @@
+//! An app behind the alias: a well-behaved HTTP/1.1 server whose speed and health a test decides.
+//!
+//! What no well-behaved server does (broken framing, resets, informational floods) is `testbed::Origin`'s part.
+//!
+//! Every answer carries `X-Replica`, this container's name, and `X-Target`, the request's target as received.
+//!
+//! | target | answer |
+//! |---|---|
+//! | `/status/N` | status N, no body |
+//! | `/sleep/MS` | 200 after that time |
+//! | `/bytes/N`, `/bytes/N?chunked` | N bytes, with Content-Length or chunked |
+//! | `/echo` | the request's body as it comes in, chunked |
+//! | `/headers` | the request's fields, one a line |
+//! | `/early-413` | 413 without reading the body |
+//! | `/upgrade` | 101 to the protocol asked for, then echoes bytes |
+//! | `/sse/N/MS` | N server-sent events, that far apart |
+//! | `/exit` | none: the process kills itself |
+//! | `/count?id=N` | 200 after the service time; the id is remembered |
+//! | `/log` | a line `ID TIMES` for each id of `/count` |
+//! | `/stats` | counters as JSON |
+//! | `/control?KEY=VALUE&…` | changes `mode`, `mean_ms`, `workers`; clears the maximum in flight |
+//! | anything else | 200 after the service time |
+//!
+//! The service time is exponentially distributed around `MEAN_MS` (0: none) with `WORKERS` requests served at once and
+//! the others queued (0: no limit). `MODE` is `ok`, `fail` (500 at once) or `hang` (requests are taken and never
+//! answered); `/control`, `/log` and `/stats` answer in every mode. `LISTEN_AFTER_MS` is the time from start to
+//! listening. `ON_TERM` is `drop` (what runs is lost, the default, as of an app that does not handle SIGTERM),
+//! `graceful` or `ignore`.
+
+#![allow(clippy::disallowed_methods)] // an app lives in real time
+
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, serve());
+}
+
+async fn serve() {
+    let text = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let number = |name: &str| text(name, "0").parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}"));
+    let name = text("NAME", "replica");
+    let replica = Rc::new(Replica {
+        header: HeaderValue::from_str(&name).expect("NAME is printable"),
+        mode: Cell::new(mode(&text("MODE", "ok")).expect("MODE is ok, fail or hang")),
+        mean: Cell::new(Duration::from_millis(number("MEAN_MS"))),
+        workers: RefCell::new(workers(number("WORKERS"))),
+        seen: RefCell::default(),
+        served: Cell::new(0),
+        in_flight: Cell::new(0),
+        most_in_flight: Cell::new(0),
+        connections: Cell::new(0),
+    });
+    let on_term = text("ON_TERM", "drop");
+    let mut term = match on_term.as_str() {
+        "drop" => None,
+        "graceful" | "ignore" => Some(signal(SignalKind::terminate()).expect("signals can be handled")),
+        other => panic!("ON_TERM is drop, graceful or ignore, not {other:?}"),
+    };
+    tokio::time::sleep(Duration::from_millis(number("LISTEN_AFTER_MS"))).await;
+    let address = format!("{}:{}", text("HOST", "0.0.0.0"), text("PORT", "8080"));
+    let listener = TcpListener::bind(&address).await.unwrap_or_else(|e| panic!("cannot listen at {address}: {e}"));
+    println!("{name} listens at {address}");
+
+    // Each connection holds a receiver; when all are gone, everything is answered.
+    let (leaving, stay) = watch::channel(false);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let _ = stream.set_nodelay(true);
+                let (replica, mut stay) = (replica.clone(), stay.clone());
+                replica.connections.set(replica.connections.get() + 1);
+                tokio::task::spawn_local(async move {
+                    let ours = replica.clone();
+                    let service = service_fn(move |request| ours.clone().answer(request));
+                    let connection = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades();
+                    let mut connection = pin!(connection);
+                    tokio::select! {
+                        _ = connection.as_mut() => {}
+                        _ = stay.wait_for(|leaving| *leaving) => {
+                            connection.as_mut().graceful_shutdown();
+                            let _ = connection.await;
+                        }
+                    }
+                    replica.connections.set(replica.connections.get() - 1);
+                });
+            }
+            () = terminated(&mut term) => {
+                if on_term == "graceful" {
+                    break;
+                }
+            }
+        }
+    }
+    drop((listener, stay));
+    let _ = leaving.send(true);
+    leaving.closed().await;
+    println!("{name} has answered everything");
+}
+
+async fn terminated(term: &mut Option<tokio::signal::unix::Signal>) {
+    match term {
+        Some(term) => drop(term.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Ok,
+    Fail,
+    Hang,
+}
+
+fn mode(word: &str) -> Option<Mode> {
+    match word {
+        "ok" => Some(Mode::Ok),
+        "fail" => Some(Mode::Fail),
+        "hang" => Some(Mode::Hang),
+        _ => None,
+    }
+}
+
+fn workers(count: u64) -> Rc<Semaphore> {
+    Rc::new(Semaphore::new(if count == 0 { Semaphore::MAX_PERMITS } else { count as usize }))
+}
+
+struct Replica {
+    header: HeaderValue,
+    mode: Cell<Mode>,
+    mean: Cell<Duration>,
+    workers: RefCell<Rc<Semaphore>>,
+    seen: RefCell<BTreeMap<u64, u32>>,
+    served: Cell<u64>,
+    in_flight: Cell<u64>,
+    most_in_flight: Cell<u64>,
+    connections: Cell<u64>,
+}
+
+/// A request in flight, until dropped: also when the client leaves.
+struct InFlight(Rc<Replica>);
+
+impl InFlight {
+    fn new(replica: &Rc<Replica>) -> InFlight {
+        let now = replica.in_flight.get() + 1;
+        replica.in_flight.set(now);
+        replica.most_in_flight.set(replica.most_in_flight.get().max(now));
+        InFlight(replica.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+impl Replica {
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+        let target = HeaderValue::from_str(&request.uri().to_string());
+        let mut response = self.clone().decide(request).await;
+        let headers = response.headers_mut();
+        headers.insert("x-replica", self.header.clone());
+        if let Ok(target) = target {
+            headers.insert("x-target", target);
+        }
+        Ok(response)
+    }
+
+    async fn decide(self: Rc<Self>, request: Request<Incoming>) -> Response<Reply> {
+        let path = request.uri().path().to_owned();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let number = |i: usize| parts.get(i).and_then(|p| p.parse::<u64>().ok()).unwrap_or(0);
+        match parts[0] {
+            "control" => return self.control(&query),
+            "log" => {
+                let seen = self.seen.borrow();
+                return text(200, seen.iter().fold(String::new(), |t, (id, times)| t + &format!("{id} {times}\n")));
+            }
+            "stats" => return self.stats(),
+            _ => {}
+        }
+
+        let _in_flight = InFlight::new(&self);
+        self.served.set(self.served.get() + 1);
+        match self.mode.get() {
+            Mode::Ok => {}
+            Mode::Fail => return text(500, "told to fail\n"),
+            Mode::Hang => std::future::pending().await,
+        }
+        match parts[0] {
+            "status" => {
+                let status = u16::try_from(number(1)).ok().and_then(|n| StatusCode::from_u16(n).ok());
+                text(status.map_or(400, |s| s.as_u16()), "")
+            }
+            "sleep" => {
+                tokio::time::sleep(Duration::from_millis(number(1))).await;
+                text(200, "slept\n")
+            }
+            "bytes" => Response::new(Reply::Pattern { left: number(1), sized: query != "chunked" }),
+            "echo" => Response::new(Reply::Echo(request.into_body())),
+            "headers" => {
+                let line = |(n, v): (&hyper::header::HeaderName, &HeaderValue)| {
+                    format!("{n}: {}\n", String::from_utf8_lossy(v.as_bytes()))
+                };
+                text(200, request.headers().iter().map(line).collect::<String>())
+            }
+            "early-413" => text(413, "too much\n"),
+            "upgrade" => upgrade(request),
+            "sse" => {
+                let (sender, body) = Channel::new(8);
+                let (count, gap) = (number(1), Duration::from_millis(number(2)));
+                tokio::task::spawn_local(events(sender, count, gap));
+                let mut response = Response::new(Reply::Events(body));
+                response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
+                response
+            }
+            // As a crash: what this process held is gone.
+            "exit" => {
+                let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+                std::future::pending().await
+            }
+            first => {
+                let id = if first == "count" { value(&query, "id").and_then(|id| id.parse().ok()) } else { None };
+                // The id counts as received even if the client leaves before the answer.
+                if let Some(id) = id {
+                    *self.seen.borrow_mut().entry(id).or_default() += 1;
+                }
+                let read = request.into_body().collect().await;
+                if read.is_err() {
+                    return text(400, "the body ended early\n");
+                }
+                self.work().await;
+                text(200, "ok\n")
+            }
+        }
+    }
+
+    async fn work(&self) {
+        let workers = self.workers.borrow().clone();
+        let _worker = workers.acquire().await;
+        let mean = self.mean.get();
+        if !mean.is_zero() {
+            tokio::time::sleep(mean.mul_f64(-(1.0 - fastrand::f64()).ln())).await;
+        }
+    }
+
+    fn control(&self, query: &str) -> Response<Reply> {
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let number = value.parse::<u64>();
+            match (key, number, mode(value)) {
+                ("mode", _, Some(mode)) => self.mode.set(mode),
+                ("mean_ms", Ok(n), _) => self.mean.set(Duration::from_millis(n)),
+                ("workers", Ok(n), _) => *self.workers.borrow_mut() = workers(n),
+                _ => return text(400, format!("not understood: {pair}\n")),
+            }
+        }
+        self.most_in_flight.set(self.in_flight.get());
+        text(200, "done\n")
+    }
+
+    fn stats(&self) -> Response<Reply> {
+        let stats = serde_json::json!({
+            "served": self.served.get(),
+            "in_flight": self.in_flight.get(),
+            "most_in_flight": self.most_in_flight.get(),
+            "connections": self.connections.get(),
+        });
+        text(200, stats.to_string())
+    }
+}
+
+fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn text(status: u16, text: impl Into<Bytes>) -> Response<Reply> {
+    let mut response = Response::new(Reply::Text(Full::new(text.into())));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    response
+}
+
+fn upgrade(mut request: Request<Incoming>) -> Response<Reply> {
+    let Some(protocol) = request.headers().get(UPGRADE).cloned() else { return text(400, "no Upgrade field\n") };
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::task::spawn_local(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
+        }
+        let _ = stream.shutdown().await;
+    });
+    let mut response = text(101, "");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    response
+}
+
+async fn events(mut sender: Sender<Bytes>, count: u64, gap: Duration) {
+    for n in 1..=count {
+        if sender.send_data(format!("data: {n}\n\n").into()).await.is_err() {
+            return;
+        }
+        if n < count {
+            tokio::time::sleep(gap).await;
+        }
+    }
+}
+
+/// The bodies of answers.
+enum Reply {
+    Text(Full<Bytes>),
+    /// This many bytes more of [`PATTERN`], over and over.
+    Pattern {
+        left: u64,
+        sized: bool,
+    },
+    Echo(Incoming),
+    Events(Channel<Bytes>),
+}
+
+/// What [`Reply::Pattern`] repeats: the alphabet, cut at 64 KiB.
+static PATTERN: [u8; 64 * 1024] = {
+    let mut pattern = [0; 64 * 1024];
+    let mut i = 0;
+    while i < pattern.len() {
+        pattern[i] = b'a' + (i % 26) as u8;
+        i += 1;
+    }
+    pattern
+};
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Reply::Text(text) => Pin::new(text).poll_frame(cx).map_err(Into::into),
+            Reply::Pattern { left: 0, .. } => Poll::Ready(None),
+            Reply::Pattern { left, .. } => {
+                let piece = (*left).min(PATTERN.len() as u64) as usize;
+                *left -= piece as u64;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PATTERN[..piece])))))
+            }
+            Reply::Echo(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Reply::Events(events) => Pin::new(events).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Reply::Text(text) => text.is_end_stream(),
+            Reply::Pattern { left, .. } => *left == 0,
+            Reply::Echo(body) => body.is_end_stream(),
+            Reply::Events(events) => events.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Reply::Text(text) => text.size_hint(),
+            Reply::Pattern { left, sized: true } => SizeHint::with_exact(*left),
+            // Chunked, whatever the request's length was.
+            Reply::Pattern { .. } | Reply::Echo(_) | Reply::Events(_) => SizeHint::default(),
+        }
+    }
+}

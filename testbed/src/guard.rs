@@ -1,0 +1,66 @@
+//! Leaves nothing behind when a test process dies without running its destructors (SIGINT, SIGKILL, an abort).
+//!
+//! One small shell, started with the first child, reads what there is to clean up from a pipe. When this process ends,
+//! however it ends, the pipe closes and the shell kills the process groups and removes the folders that are still
+//! listed. (`PR_SET_PDEATHSIG` would not do: it follows the *thread* that spawned, and needs unsafe code.)
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+/// Kills this process group when we die; see [`release`].
+pub(crate) fn watch(group: u32) {
+    tell(&format!("watch {group}"));
+}
+
+/// The group is gone: its number may soon be somebody else's.
+pub(crate) fn release(group: u32) {
+    tell(&format!("release {group}"));
+}
+
+/// Removes this folder when we die. `path` comes from `tempfile` and holds no white space of its own making; a
+/// `TMPDIR` with a line break is not supported.
+pub(crate) fn watch_folder(path: &Path) {
+    tell(&format!("folder {}", path.display()));
+}
+
+// QUIT before KILL: it is PostgreSQL's immediate stop, which frees its shared memory.
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP
+groups=' '
+while read -r verb what; do
+  case $verb in
+    watch) groups="$groups$what " ;;
+    release) case $groups in *" $what "*) groups="${groups%% $what *} ${groups#* $what }" ;; esac ;;
+    folder) folders="$folders$what
+" ;;
+  esac
+done
+for g in $groups; do kill -s CONT -- "-$g"; kill -s QUIT -- "-$g"; done
+[ "$groups" = ' ' ] || sleep 0.3
+for g in $groups; do kill -s KILL -- "-$g"; done
+printf %s "$folders" | while read -r f; do rm -rf -- "$f"; done
+"#;
+
+fn tell(line: &str) {
+    static GUARD: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let guard = GUARD.get_or_init(|| Mutex::new(start()));
+    let mut pipe = guard.lock().unwrap_or_else(|e| e.into_inner());
+    // A guard that somebody killed is no reason to fail a test.
+    let _ = writeln!(pipe, "{line}");
+}
+
+#[allow(clippy::zombie_processes)] // it ends after us: there is nobody left to wait
+fn start() -> ChildStdin {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", SCRIPT])
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("every machine that runs these tests has /bin/sh");
+    child.stdin.take().expect("it was asked for")
+}

@@ -1,0 +1,215 @@
+//! A real PostgreSQL: a private cluster in a temporary folder, stopped and started as the test likes.
+
+use crate::{PATIENCE, Process, Signal, guard};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A cluster with the database `app` of the user `app`, who needs a password. Removed when dropped.
+#[derive(Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    folder: TempDir,
+    address: SocketAddr,
+    user: Option<Account>,
+    server: Option<Process>,
+}
+
+impl Postgres {
+    /// Makes the cluster and starts it at a free port of 127.0.0.1. Takes one to three seconds, most of it `initdb`.
+    ///
+    /// # Errors
+    /// When PostgreSQL's server is not installed, naming the package; when its programs fail, with what they said.
+    pub fn start() -> io::Result<Postgres> {
+        let bin = binaries()?;
+        let user = Account::to_run_as()?;
+        let folder = tempfile::Builder::new().prefix("testbed-postgres-").tempdir()?;
+        guard::watch_folder(folder.path());
+        if let Some(user) = &user {
+            std::os::unix::fs::chown(folder.path(), Some(user.uid), Some(user.gid))?;
+        }
+        let password = folder.path().join("password");
+        std::fs::write(&password, PASSWORD)?;
+        if let Some(user) = &user {
+            std::os::unix::fs::chown(&password, Some(user.uid), Some(user.gid))?;
+        }
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut postgres = Postgres { bin, folder, address, user, server: None };
+        postgres.run(
+            "initdb",
+            &[
+                "--pgdata=data",
+                "--username=app",
+                "--pwfile=password",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+        )?;
+        postgres.create_database()?;
+        postgres.resume()?;
+        Ok(postgres)
+    }
+
+    /// What an app is given as `DATABASE_URL`.
+    pub fn url(&self) -> String {
+        format!("postgres://app:{PASSWORD}@{}/app", self.address)
+    }
+
+    /// Where it listens, or did.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it at once, as a crash of its container would: connections break, the port refuses.
+    pub fn stop(&mut self) {
+        self.signal_all(Signal::SIGCONT);
+        if let Some(server) = self.server.take() {
+            server.end(Signal::SIGQUIT, Duration::from_secs(10));
+        }
+    }
+
+    /// Freezes it: the port takes connections and nobody answers.
+    pub fn pause(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Starts it again on the same port, or thaws it, and waits until it takes connections.
+    ///
+    /// # Errors
+    /// When it does not come up; with its log.
+    pub fn resume(&mut self) -> io::Result<()> {
+        if self.server.is_some() {
+            self.signal_all(Signal::SIGCONT);
+            return Ok(());
+        }
+        let port = self.address.port().to_string();
+        let mut command = self.command("postgres");
+        // Nothing here outlives the test, so nothing is synced; the socket's folder is ours, not /var/run.
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "fsync=off",
+            "full_page_writes=off",
+            "synchronous_commit=off",
+            "max_connections=60",
+        ] {
+            command.args(["-c", setting]);
+        }
+        command.args(["-D", "data", "-k", "", "-p", &port]);
+        let server = Process::spawn("postgres", command)?;
+        let start = Instant::now();
+        loop {
+            let ready = !server.lines_with("ready to accept connections").is_empty();
+            if ready && TcpStream::connect(self.address).is_ok() {
+                break;
+            }
+            if server.exited().is_some() || start.elapsed() > PATIENCE {
+                return Err(io::Error::other(format!("PostgreSQL does not come up:\n{}", server.output())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Signals the server and then its children, each of which has a session of its own and serves a connection.
+    fn signal_all(&self, signal: Signal) {
+        let Some(server) = &self.server else { return };
+        server.signal(signal);
+        let pid = server.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), signal);
+        }
+    }
+
+    /// `CREATE DATABASE` in single-user mode: no server, no client program, no password to pass.
+    fn create_database(&self) -> io::Result<()> {
+        let mut command = self.command("postgres");
+        command.args(["--single", "-D", "data", "postgres"]);
+        let sql = self.folder.path().join("create.sql");
+        std::fs::write(&sql, "CREATE DATABASE app\n")?;
+        let said = command.stdin(std::fs::File::open(&sql)?).output()?;
+        check("postgres --single", &said)
+    }
+
+    fn run(&mut self, program: &str, arguments: &[&str]) -> io::Result<()> {
+        let said = self.command(program).args(arguments).output()?;
+        check(program, &said)
+    }
+
+    /// One of PostgreSQL's programs, in the cluster's folder, as somebody who may run it.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.current_dir(self.folder.path()).env_clear().env("LC_ALL", "C");
+        if let Some(user) = &self.user {
+            // As root, the standard library clears the supplementary groups as well.
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Not a secret: the cluster listens on loopback and lives as long as a test. It shows that passwords are passed on.
+const PASSWORD: &str = "s3cret";
+
+fn check(program: &str, said: &std::process::Output) -> io::Result<()> {
+    // Single-user mode tells of errors and exits with 0 all the same.
+    let words = String::from_utf8_lossy(&said.stderr);
+    if said.status.success() && !words.contains("ERROR") && !words.contains("FATAL") {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{program} failed ({}):\n{words}", said.status)))
+}
+
+/// The folder of the newest server: Debian's place first, since its binaries are not in PATH.
+fn binaries() -> io::Result<PathBuf> {
+    let version = |p: &Path| p.parent()?.file_name()?.to_str()?.parse::<u32>().ok();
+    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .collect();
+    debian.sort_by_key(|p| std::cmp::Reverse(version(p)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    debian.into_iter().chain(std::env::split_paths(&path)).find(|p| p.join("initdb").exists()).ok_or_else(|| {
+        let remedy = "PostgreSQL's server is not installed (no initdb in /usr/lib/postgresql/*/bin nor in PATH); \
+                      on Debian and Ubuntu: apt-get install postgresql";
+        io::Error::new(io::ErrorKind::NotFound, remedy)
+    })
+}
+
+/// Somebody who is not root.
+#[derive(Debug)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Account {
+    /// PostgreSQL refuses to run as root; whoever else we are may run it.
+    fn to_run_as() -> io::Result<Option<Account>> {
+        if !nix::unistd::Uid::effective().is_root() {
+            return Ok(None);
+        }
+        let accounts = std::fs::read_to_string("/etc/passwd")?;
+        let find = |name: &str| {
+            let line = accounts.lines().find(|l| l.split(':').next() == Some(name))?;
+            let mut numbers = line.split(':').skip(2).map_while(|n| n.parse().ok());
+            Some(Account { uid: numbers.next()?, gid: numbers.next()? })
+        };
+        let remedy = "PostgreSQL does not run as root, and /etc/passwd has neither `postgres` nor `nobody`";
+        find("postgres").or_else(|| find("nobody")).map(Some).ok_or_else(|| io::Error::other(remedy))
+    }
+}

@@ -1,0 +1,149 @@
+//! The whole chain, web → evenkeel → db-checker × 3 → PostgreSQL, with the shipped `proxy.toml`: what web's users see is
+//! the same with the proxy in the middle as without.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use testbed::{App, Container, Loopback, Network, Postgres, Proxy, Signal, Wire, binary, eventually};
+
+/// The shipped file; only where it listens and whom it asks is the testbed's.
+fn shipped(network: &Loopback) -> String {
+    let text = include_str!("../../proxy.toml");
+    let changes = [
+        ("\"0.0.0.0:80\"", "\"${HOST}:80\"".to_owned()),
+        ("\"${ADMIN:-127.0.0.1:9180}\"", "\"${HOST}:9180\"".to_owned()),
+        ("#server = \"127.0.0.11:53\"", format!("server = \"{}\"", network.resolver())),
+    ];
+    changes.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "proxy.toml no longer says {from}");
+        text.replace(from, to)
+    })
+}
+
+struct Chain {
+    /// Two of them: one asks the proxy, one asks the first db-checker.
+    webs: [Box<dyn Container>; 2],
+    _proxy: Proxy,
+    checkers: Vec<Box<dyn Container>>,
+    postgres: Postgres,
+    network: Loopback,
+}
+
+impl Chain {
+    fn new(replicas: usize) -> Chain {
+        let network = Loopback::new();
+        let postgres = Postgres::start().unwrap_or_else(|e| panic!("{e}"));
+        let checker = App::new(binary("db-checker")).env("DATABASE_URL", postgres.url());
+        let checkers = network.scale("db-checker", &checker, replicas);
+        let proxy_app =
+            App::new(env!("CARGO_BIN_EXE_evenkeel")).env("UPSTREAM", format!("db-checker:{}", network.port()));
+        let proxy = Proxy::launch_with(&network, proxy_app, &shipped(&network));
+        proxy.wait_ready();
+        let web = |to: SocketAddr| {
+            let web = network.start("web", &App::new(binary("web")).env("CHECK_DB_URL", format!("http://{to}/ping")));
+            web.wait_listening();
+            web
+        };
+        let direct = checkers.first().map_or_else(|| network.nobody("nowhere"), |c| c.address());
+        let webs = [web(proxy.address()), web(direct)];
+        Chain { webs, _proxy: proxy, checkers, postgres, network }
+    }
+
+    /// What a user of each web sees.
+    fn answers(&self) -> [(u16, String); 2] {
+        [0, 1].map(|i| check_db(&*self.webs[i]))
+    }
+
+    #[track_caller]
+    fn assert_both(&self, status: u16, text: &str) {
+        for (status_seen, seen) in self.answers() {
+            assert_eq!((status_seen, seen.as_str()), (status, text));
+        }
+    }
+
+    #[track_caller]
+    fn assert_both_fail(&self) {
+        for (status, text) in self.answers() {
+            assert_eq!(status, 500, "{text}");
+            let error = text.strip_prefix("could not check if DB is available: ").unwrap_or_default();
+            assert!(!error.is_empty(), "{text:?}");
+        }
+    }
+}
+
+fn check_db(web: &dyn Container) -> (u16, String) {
+    let mut wire = Wire::connect(web.address());
+    wire.get("/check_db");
+    let response = wire.response().unwrap();
+    (response.status, response.text())
+}
+
+#[test]
+fn users_see_the_database_come_and_go() {
+    let mut chain = Chain::new(3);
+    chain.assert_both(200, "DB is available");
+    chain.postgres.stop();
+    chain.assert_both(200, "DB is not available");
+    // 424 is an answer: no replica is taken for ill, none is tried in vain.
+    for _ in 0..30 {
+        chain.assert_both(200, "DB is not available");
+    }
+    chain.postgres.resume().unwrap();
+    eventually("the database is back for both", || {
+        chain.answers().iter().all(|(status, text)| (*status, text.as_str()) == (200, "DB is available"))
+    });
+    for _ in 0..30 {
+        chain.assert_both(200, "DB is available");
+    }
+}
+
+#[test]
+fn users_do_not_see_a_replica_die_or_new_ones_come() {
+    let mut chain = Chain::new(3);
+    chain.checkers[0].signal(Signal::SIGKILL);
+    for _ in 0..60 {
+        assert_eq!(check_db(&*chain.webs[0]), (200, "DB is available".into()));
+    }
+    let checker = App::new(binary("db-checker")).env("DATABASE_URL", chain.postgres.url());
+    chain.checkers.extend(chain.network.scale("db-checker", &checker, 2));
+    chain.checkers[1].signal(Signal::SIGTERM);
+    chain.checkers[2].signal(Signal::SIGTERM);
+    for _ in 0..60 {
+        assert_eq!(check_db(&*chain.webs[0]), (200, "DB is available".into()));
+    }
+}
+
+#[test]
+fn users_see_the_same_transport_error_when_no_replica_is_left() {
+    let mut chain = Chain::new(2);
+    chain.assert_both(200, "DB is available");
+    chain.checkers.clear();
+    chain.assert_both_fail();
+    // Back again, without a restart of anything else.
+    let checker = App::new(binary("db-checker")).env("DATABASE_URL", chain.postgres.url());
+    chain.checkers = chain.network.scale("db-checker", &checker, 1);
+    eventually("users see it again", || check_db(&*chain.webs[0]) == (200, "DB is available".into()));
+}
+
+#[test]
+fn users_see_a_transport_error_when_the_alias_was_never_there() {
+    let chain = Chain::new(0);
+    chain.assert_both_fail();
+}
+
+#[test]
+fn a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed() {
+    let mut chain = Chain::new(3);
+    chain.assert_both(200, "DB is available");
+    chain.postgres.pause();
+    chain.assert_both(200, "DB is not available");
+    chain.postgres.resume().unwrap();
+    eventually("the database is back", || check_db(&*chain.webs[0]) == (200, "DB is available".into()));
+    chain.checkers[2].pause();
+    let start = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(check_db(&*chain.webs[0]), (200, "DB is available".into()));
+    }
+    // At most the one or two that were with it when it froze waited for the probes to find out.
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    chain.checkers[2].resume();
+}

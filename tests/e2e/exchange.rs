@@ -1,0 +1,310 @@
+//! What passes between a client and a replica that both do as they should: everything, unchanged.
+
+use crate::{Bed, GET, POST, ok, serve};
+use std::io::Write;
+use std::time::Duration;
+use testbed::{App, Ending, Loopback, Network, Wire, eventually};
+
+#[test]
+fn heads_pass_byte_by_byte_in_both_directions() {
+    let answer = "HTTP/1.1 299 Very  Fine\r\ndATE: yesterday\r\nServer: ours\r\nX-CaSe: Kept\r\nset-cookie: a\r\n\
+                  Set-Cookie: b\r\nContent-Length: 2\r\n\r\n";
+    let bed = Bed::new(move |head, wire, _| {
+        if wire.body(head).is_ok() {
+            let _ = wire.try_send(format!("{answer}ok"));
+        }
+    });
+    let request = "PATCH /a/../%2F?q=1&r HTTP/1.1\r\nhOST: App.Test:81\r\nACCept: */*\r\nX-Empty:\r\ncookie: 1\r\n\
+                   Cookie: 2\r\nContent-Length: 2\r\n\r\n";
+    let response = bed.ask(format!("{request}hi"));
+    assert_eq!(String::from_utf8_lossy(&bed.origin().heads()[0].raw), request);
+    assert_eq!(String::from_utf8_lossy(&response.head.raw), answer);
+}
+
+#[test]
+fn hop_by_hop_fields_stay_on_their_hop_in_both_directions() {
+    let bed = Bed::new(|_, wire, _| {
+        wire.send(
+            "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nX-End: 1\r\n\
+             Proxy-Authenticate: no\r\nTrailer: X-T\r\nContent-Length: 0\r\n\r\n",
+        );
+    });
+    let response = bed.ask(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nX-End: 1\r\n\
+         Proxy-Connection: keep-alive\r\nTE: trailers\r\n\r\n",
+    );
+    let head = &bed.origin().heads()[0];
+    for gone in ["connection", "x-hop", "keep-alive", "proxy-connection", "te"] {
+        assert_eq!(head.get(gone), None, "request {gone}: {head:?}");
+    }
+    for gone in ["connection", "x-hop", "keep-alive", "trailer"] {
+        assert_eq!(response.get(gone), None, "response {gone}: {:?}", response.head);
+    }
+    assert_eq!((head.get("x-end"), response.get("x-end")), (Some("1"), Some("1")));
+}
+
+// 41
+#[test]
+fn every_status_of_a_replica_passes_verbatim() {
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_serving("/");
+    for status in [200, 201, 204, 206, 301, 304, 400, 401, 404, 418, 424, 429, 500, 501, 502, 503, 504, 511] {
+        let response = bed.proxy.get(&format!("/status/{status}"));
+        assert_eq!(response.status, status);
+        assert_eq!(response.replica(), "app.1");
+        assert_eq!(response.get("proxy-status"), None, "{status} came from the replica");
+    }
+}
+
+#[test]
+fn responses_without_a_body_keep_the_connection_and_the_next_answer_in_step() {
+    let bed = Bed::new(|head, wire, _| match (head.method(), head.target()) {
+        ("HEAD", _) => wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX-Head: 1\r\n\r\n"),
+        (_, "/204") => wire.send("HTTP/1.1 204 No\r\n\r\n"),
+        (_, "/304") => wire.send("HTTP/1.1 304 Same\r\nContent-Length: 99\r\n\r\n"),
+        (_, "/0") => wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        _ => ok(wire),
+    });
+    let mut wire = bed.client();
+    for _ in 0..3 {
+        wire.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = wire.response_to("HEAD").unwrap();
+        assert_eq!(head.get("content-length"), Some("1234"));
+        for (path, status) in [("/204", 204), ("/304", 304), ("/0", 200)] {
+            wire.get(path);
+            assert_eq!(wire.response().unwrap().status, status);
+        }
+        wire.get("/");
+        assert_eq!(wire.response().unwrap().text(), "ok\n");
+    }
+}
+
+#[test]
+fn bodies_stream_both_ways_at_once() {
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_serving("/");
+    let mut wire = bed.client();
+    wire.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    wire.send("5\r\nhello\r\n");
+    let head = wire.head().unwrap();
+    assert_eq!(head.get("transfer-encoding"), Some("chunked"));
+    let mut seen = String::new();
+    while !seen.contains("hello") {
+        seen += &String::from_utf8(wire.some().unwrap()).unwrap();
+    }
+    wire.send("6\r\n world\r\n0\r\n\r\n");
+    while !seen.ends_with("0\r\n\r\n") {
+        seen += &String::from_utf8(wire.some().unwrap()).unwrap();
+    }
+    assert!(seen.contains(" world"), "{seen:?}");
+    // The connection goes on.
+    wire.get("/");
+    assert_eq!(wire.response().unwrap().status, 200);
+}
+
+#[test]
+fn a_gibibyte_each_way_passes_whole_in_a_few_mebibytes_of_memory() {
+    const SIZE: usize = 1 << 30;
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_serving("/");
+    let pid = bed.proxy.container().pid();
+    let before = testbed::resident(pid);
+    let mut wire = bed.client();
+    wire.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\nConnection: close\r\n\r\n"));
+    let mut upload = wire.stream().unwrap().try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let block = vec![b'x'; 1 << 20];
+        (0..SIZE >> 20).try_for_each(|_| upload.write_all(&block))
+    });
+    wire.head().unwrap();
+    let mut received = 0;
+    let mut most = 0;
+    // Chunk sizes and line ends come on top of what was sent, a few bytes for each chunk.
+    while received < SIZE {
+        received += wire.some().expect("the body goes on").iter().filter(|b| **b == b'x').count();
+        most = most.max(testbed::resident(pid).saturating_sub(before));
+    }
+    assert_eq!(received, SIZE);
+    sender.join().unwrap().unwrap();
+    assert!(most < 6 << 20, "{most} bytes more while a gibibyte passed");
+}
+
+#[test]
+fn events_pass_as_they_come() {
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_serving("/");
+    let mut wire = bed.client();
+    // An hour between events: the first must come without the second.
+    wire.get("/sse/2/3600000");
+    assert_eq!(wire.head().unwrap().get("content-type"), Some("text/event-stream"));
+    let mut seen = vec![];
+    while !seen.windows(7).any(|w| w == b"data: 1") {
+        seen.extend(wire.some().unwrap());
+    }
+}
+
+#[test]
+fn a_websocket_passes_both_ways_and_ends_with_either_side() {
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c.set("server.body_idle", "200ms"));
+    bed.proxy.wait_serving("/");
+    let mut wire = bed.client();
+    // The first bytes of the new protocol right behind the head: none may be lost.
+    wire.send("GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly");
+    let switched = wire.response().unwrap();
+    assert_eq!((switched.status, switched.get("upgrade")), (101, Some("websocket")));
+    assert!(switched.get("connection").is_some_and(|c| c.eq_ignore_ascii_case("upgrade")));
+    assert_eq!(wire.bytes(5).unwrap(), b"early");
+    for n in 0..20 {
+        let message = vec![n; 10_000];
+        wire.send(&message);
+        assert_eq!(wire.bytes(10_000).unwrap(), message);
+    }
+    wire.half_close();
+    assert_eq!(wire.ending(), (Ending::Closed, vec![]));
+}
+
+#[test]
+fn a_refused_upgrade_is_an_ordinary_answer() {
+    let bed = Bed::new(|_, wire, _| wire.send("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno"));
+    let mut wire = bed.client();
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(wire.response().unwrap().text(), "no");
+    }
+    assert_eq!(bed.origin().heads()[0].get("upgrade"), Some("websocket"));
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_what_it_understands() {
+    let bed = Bed::new(|head, wire, _| match head.target() {
+        "/chunked" => {
+            wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n yo\r\n0\r\n\r\n");
+        }
+        _ => ok(wire),
+    });
+    let mut wire = bed.client();
+    wire.send("GET /chunked HTTP/1.0\r\nHost: a\r\n\r\n");
+    let response = wire.response().unwrap();
+    assert_eq!((response.get("transfer-encoding"), response.text()), (None, "hello yo".into()));
+    // Without Host, as HTTP/1.0 allows: the replica, which speaks HTTP/1.1, gets one.
+    let mut wire = bed.client();
+    wire.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(wire.response().unwrap().text(), "ok\n");
+    assert_eq!(wire.ending().0, Ending::Closed);
+    let head = &bed.origin().heads()[1];
+    assert!(head.get("host").is_some_and(|h| !h.is_empty()) && head.first.ends_with("HTTP/1.1"), "{head:?}");
+    let mut wire = bed.client();
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!(wire.response().unwrap().get("connection"), Some("keep-alive"));
+    }
+}
+
+#[test]
+fn connections_to_replicas_are_kept_and_shared_by_clients() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    for _ in 0..20 {
+        assert_eq!(bed.ask(GET).status, 200);
+    }
+    assert_eq!(bed.origin().open(), 1, "twenty clients, one after the other, over one connection");
+}
+
+#[test]
+fn a_post_takes_no_kept_connection_that_has_rested_for_a_second() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    assert_eq!(bed.ask(POST).status, 200);
+    assert_eq!(bed.ask(POST).status, 200);
+    assert_eq!(bed.origin().open(), 1, "right after another it does");
+    std::thread::sleep(Duration::from_millis(1100)); // the rest itself is what is tested
+    assert_eq!(bed.ask(POST).status, 200);
+    assert_eq!(bed.origin().open(), 2);
+}
+
+#[test]
+fn kept_connections_are_given_up_before_the_replica_would_close_them() {
+    let bed = Bed::with(|c| c.set("upstream.app.idle_timeout", "300ms"), |h, w, _| serve(h, w));
+    assert_eq!(bed.ask(GET).status, 200);
+    assert_eq!(bed.origin().open(), 1);
+    eventually("it is closed by the proxy", || bed.origin().open() == 0);
+}
+
+#[test]
+fn one_interim_response_passes_before_the_final_one() {
+    let bed = Bed::new(|_, wire, _| {
+        wire.send("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n");
+        ok(wire);
+    });
+    let mut wire = bed.client();
+    wire.send(GET);
+    let hints = wire.response().unwrap();
+    assert_eq!((hints.status, hints.get("link")), (103, Some("</style.css>")));
+    assert_eq!(wire.response().unwrap().text(), "ok\n");
+}
+
+#[test]
+fn trailers_are_neither_promised_nor_passed() {
+    let bed = Bed::new(|_, wire, _| {
+        wire.send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n",
+        );
+    });
+    let mut wire = bed.client();
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n");
+        let response = wire.response().unwrap();
+        assert_eq!((response.text(), response.get("trailer")), ("ok".into(), None));
+    }
+    assert_eq!(bed.origin().heads()[0].get("te"), None);
+}
+
+#[test]
+fn an_empty_line_before_a_request_is_forgiven() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    assert_eq!(bed.ask(format!("\r\n{GET}")).status, 200);
+}
+
+#[test]
+fn host_and_forwarded_fields_are_what_the_operator_asked_for() {
+    let bed = Bed::with(
+        |c| c.set("upstream.app.host", "upstream").set("upstream.app.forwarded", "append"),
+        |h, w, _| serve(h, w),
+    );
+    assert_eq!(bed.ask("GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 10.1.1.1\r\n\r\n").status, 200);
+    let head = &bed.origin().heads()[0];
+    assert_eq!(head.all("host"), ["app"]);
+    assert_eq!(head.all("x-forwarded-for"), ["10.1.1.1, 127.0.0.1"]);
+    assert_eq!(head.get("x-forwarded-host"), Some("shop.test"));
+    assert_eq!(head.get("x-forwarded-proto"), Some("http"));
+    assert!(head.get("forwarded").is_some_and(|f| f.contains("for=127.0.0.1")), "{head:?}");
+}
+
+#[test]
+fn a_client_sees_the_same_with_the_proxy_in_between_as_without() {
+    let network = Loopback::new();
+    let replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_serving("/");
+    for path in ["/", "/status/404", "/status/503", "/bytes/70000", "/bytes/70000?chunked", "/sse/3/1", "/early-413"] {
+        let [direct, proxied] = [replicas[0].address(), bed.proxy.address()].map(|address| {
+            let mut wire = Wire::connect(address);
+            wire.get(path);
+            let response = wire.response().unwrap();
+            // The clock ticks between the two, and framing belongs to each hop.
+            let fields = response.head.fields.iter().map(|(name, value)| (name.to_lowercase(), value.clone()));
+            let mut fields: Vec<_> = fields.filter(|(name, _)| name != "date").collect();
+            fields.sort();
+            (response.head.first, fields, response.body)
+        });
+        assert!(direct == proxied, "{path}: {:?} became {:?}", (direct.0, direct.1), (proxied.0, proxied.1));
+    }
+}

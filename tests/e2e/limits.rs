@@ -1,0 +1,179 @@
+//! Limits that are reached: what is beyond them is refused fast, in the words of the configuration (faults 79 to 82).
+
+use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use testbed::{App, Ending, Load, Loopback, LossKind, Network, Plan, ProxyConfig, Wire, eventually};
+
+#[test]
+fn beyond_max_in_flight_and_max_waiting_requests_are_refused_at_once() {
+    let (go, gate) = gate();
+    let bed = Bed::with(
+        |c| c.set("upstream.app.max_in_flight", 2).set("upstream.app.max_waiting", 3).set("upstream.app.wait", "30s"),
+        move |_, wire, n| {
+            // The first ones warm it up, so that its window is no limit.
+            if n >= 8 {
+                gate();
+            }
+            ok(wire);
+        },
+    );
+    for _ in 0..8 {
+        assert_eq!(bed.ask(GET).status, 200);
+    }
+    let mut served: Vec<Wire> = (0..5).map(|_| bed.client()).collect();
+    served.iter_mut().for_each(|wire| wire.send(GET));
+    eventually("two run and three wait", || {
+        let upstream = &bed.proxy.status()["upstreams"][0];
+        upstream["waiting"] == 3 && upstream["endpoints"][0]["in_flight"] == 2
+    });
+    let start = Instant::now();
+    for request in [GET, POST] {
+        let response = bed.ask(request);
+        assert_own(&response, 503);
+        assert!(response.get("proxy-status").unwrap().contains("error=connection_limit_reached"), "{response:?}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert_eq!(bed.origin().requests(), 10);
+    go();
+    for wire in &mut served {
+        assert_eq!(wire.response().unwrap().status, 200);
+    }
+}
+
+// 79
+#[test]
+fn at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast() {
+    let network = Loopback::new();
+    // 2 workers of 20 ms each: 100 requests/s each at most, 200 together.
+    let app = App::replica().env("WORKERS", 2).env("MEAN_MS", 20);
+    let _replicas = network.scale("app", &app, 2);
+    let bed = Bed::around(network, vec![], |c| {
+        c.set("upstream.app.max_in_flight", 4).set("upstream.app.max_waiting", 10).set("upstream.app.wait", "250ms")
+    });
+    bed.proxy.wait_serving("/");
+    let run = |rate: f64| {
+        let plan = Plan { duration: Some(Duration::from_secs(4)), ..Plan::new(bed.proxy.address(), rate) };
+        Load::start(plan).wait()
+    };
+    let answered = |rate| {
+        let report = run(rate);
+        ((report.sent() - report.lost().len()) as f64 / 4.0, report)
+    };
+    let (peak, _) = answered(190.0);
+    let (goodput, report) = answered(400.0);
+    assert!(goodput >= 0.9 * peak, "{goodput}/s at twice the capacity, {peak}/s below it\n{}", report.table());
+    for loss in report.lost() {
+        assert!(matches!(loss.kind, LossKind::Status(503, _)), "{loss:?}");
+    }
+    let mut refusals: Vec<Duration> = report.lost().iter().map(|l| l.after).collect();
+    refusals.sort();
+    // Refused at once, or after the wait of a quarter of a second that was configured.
+    assert!(refusals[refusals.len() * 9 / 10] < Duration::from_millis(600), "{:?}", refusals.last());
+}
+
+#[test]
+fn a_request_waits_no_longer_than_configured() {
+    let network = Loopback::new();
+    let bed = Bed::around(network, vec![], |c| c.set("upstream.app.wait", "600ms"));
+    let start = Instant::now();
+    let response = bed.ask(GET);
+    assert_own(&response, 503);
+    assert!(response.get("proxy-status").unwrap().contains("error=destination_unavailable"), "{response:?}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    // The outage began long ago: who comes late still waits for a quarter of a second.
+    let start = Instant::now();
+    assert_own(&bed.ask(GET), 503);
+    assert!(start.elapsed() >= Duration::from_millis(250), "{:?}", start.elapsed());
+}
+
+#[test]
+fn with_close_a_failed_request_ends_as_a_direct_dial_would_and_refusals_are_still_answered() {
+    let network = Loopback::new();
+    let app = network.origin("app", |h, w, _| serve(h, w));
+    let bed = Bed::around(network, vec![app], |c| {
+        c.set("upstream.app.on_failure", "close")
+            .set("upstream.app.wait", "250ms")
+            .set("upstream.app.response_timeout", "300ms")
+            .upstream(&Loopback::new(), "nobody")
+            .set("upstream.nobody.on_failure", "close")
+            .set("upstream.nobody.wait", "250ms")
+            .route(json!({"upstream": "app", "path_prefix": "/app"}))
+            .route(json!({"upstream": "nobody", "path_prefix": "/nobody"}))
+    });
+    let mut wire = bed.client();
+    wire.get("/nobody");
+    let cut = wire.response().unwrap_err();
+    assert_eq!((cut.head, cut.body.len(), cut.ending), (None, 0, Ending::Closed));
+    // No route matches: that is the proxy's own to say.
+    let response = bed.ask("GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_own(&response, 404);
+    assert_eq!(bed.ask("GET /app HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    assert_own(&bed.ask("GET /app HTTP/1.1\r\n\r\n"), 400);
+}
+
+// 82
+#[test]
+fn when_the_retry_budget_is_spent_the_original_error_is_told() {
+    // Every request is read and its connection closed: each GET would be worth two more attempts.
+    let network = Loopback::new();
+    let breaking = |network: &Loopback| {
+        network.origin("app", |head, wire, _| {
+            let _ = wire.body(head);
+            wire.close();
+        })
+    };
+    let origins = (0..3).map(|_| breaking(&network)).collect();
+    let bed = Bed::around(network, origins, |c| c.set("upstream.app.wait", "250ms"));
+    let mut statuses = vec![];
+    for _ in 0..120 {
+        statuses.push(bed.ask(GET).status);
+    }
+    assert!(statuses.iter().all(|s| matches!(s, 502 | 503)), "{statuses:?}");
+    let attempts: usize = bed.origins.iter().map(|o| o.requests()).sum();
+    // A fifth more than the requests, and ten a second for as long as it took.
+    assert!(attempts <= 120 * 3, "{attempts} attempts");
+}
+
+// 80, in small: ten thousand are for the benches.
+#[test]
+fn a_thousand_idle_connections_cost_the_busy_one_little() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    let pid = bed.proxy.container().pid();
+    bed.ask(GET);
+    let before = testbed::resident(pid);
+    let idle: Vec<Wire> = (0..1000).map(|_| bed.client()).collect();
+    eventually("all are accepted", || bed.proxy.status()["connections"].as_u64() >= Some(1000));
+    assert_eq!(bed.ask(GET).status, 200);
+    let each = testbed::resident(pid).saturating_sub(before) / idle.len() as u64;
+    assert!(each <= 10 << 10, "{each} bytes for an idle connection");
+}
+
+#[test]
+fn routes_decide_by_host_and_whole_segments_and_strip_their_prefix() {
+    let network = Loopback::new();
+    let named = |alias: &'static str| {
+        network.origin(alias, move |head, wire, _| {
+            let text = format!("{alias} {}", head.target());
+            let _ = wire.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()));
+        })
+    };
+    let origins = vec![named("app"), named("db"), named("shop")];
+    let (db, shop) = (ProxyConfig::upstream, ProxyConfig::upstream);
+    let config = ProxyConfig::new(&network, "app");
+    let config = shop(db(config, &network, "db"), &network, "shop")
+        .route(json!({"upstream": "shop", "host": "shop.test"}))
+        .route(json!({"upstream": "db", "path_prefix": "/db", "strip_prefix": true}))
+        .route(json!({"upstream": "app", "path_prefix": "/app"}));
+    let bed = Bed::around(network, origins, |_| config);
+    let ask = |host: &str, target: &str| {
+        let response = bed.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        if response.status == 200 { response.text() } else { response.status.to_string() }
+    };
+    assert_eq!(ask("SHOP.test:8080", "/db/x"), "shop /db/x");
+    assert_eq!(ask("a", "/db/ping?x=/db"), "db /ping?x=/db");
+    assert_eq!(ask("a", "/db"), "db /");
+    assert_eq!(ask("a", "/dbx"), "404");
+    assert_eq!(ask("a", "/app/y"), "app /app/y");
+    assert_eq!(ask("a", "/"), "404");
+}

@@ -1,0 +1,108 @@
+//! What an operator sees, from outside: the shipped binary between real clients and real replicas, on a Docker network
+//! emulated on loopback. Numbers in comments are those of the failure table in the README.
+//!
+//! One binary for all, since each would link the world again. Needs the binaries of the whole workspace:
+//! `cargo build --workspace` before `cargo test`, as `make test` does.
+
+#![allow(clippy::disallowed_methods)] // tests live in real time
+
+mod chain;
+mod clients;
+mod dns;
+mod drain;
+mod exchange;
+mod limits;
+mod process;
+mod reload;
+mod replicas;
+mod scaling;
+
+use std::sync::Mutex;
+use testbed::{Head, Loopback, Origin, Proxy, ProxyConfig, Response, Wire};
+
+/// Starts the proxy under test and waits until it is ready.
+fn start(network: &Loopback, config: &ProxyConfig) -> Proxy {
+    Proxy::start(network, env!("CARGO_BIN_EXE_evenkeel"), config)
+}
+
+/// A proxy in front of scripted replicas, all called `app`. Dropped in this order.
+struct Bed {
+    proxy: Proxy,
+    origins: Vec<Origin>,
+    network: Loopback,
+}
+
+impl Bed {
+    /// One replica that follows `script`.
+    fn new(script: impl Fn(&Head, &mut Wire, usize) + Send + Sync + 'static) -> Bed {
+        Bed::with(|config| config, script)
+    }
+
+    /// One replica that follows `script`, and other settings than usual.
+    fn with(
+        change: impl FnOnce(ProxyConfig) -> ProxyConfig,
+        script: impl Fn(&Head, &mut Wire, usize) + Send + Sync + 'static,
+    ) -> Bed {
+        let network = Loopback::new();
+        let origin = network.origin("app", script);
+        Bed::around(network, vec![origin], change)
+    }
+
+    /// A proxy in front of these replicas, all of them proven.
+    fn around(network: Loopback, origins: Vec<Origin>, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Bed {
+        let proxy = start(&network, &change(ProxyConfig::new(&network, "app")));
+        let bed = Bed { proxy, origins, network };
+        testbed::eventually("each replica was probed", || bed.origins.iter().all(|o| o.connections() > 0));
+        bed
+    }
+
+    /// The first replica.
+    fn origin(&self) -> &Origin {
+        &self.origins[0]
+    }
+
+    /// A client's connection to the proxy.
+    fn client(&self) -> Wire {
+        Wire::connect(self.proxy.address())
+    }
+
+    /// Sends these bytes and reads one response.
+    #[track_caller]
+    fn ask(&self, request: impl AsRef<[u8]>) -> Response {
+        let mut wire = self.client();
+        wire.send(request);
+        wire.response().unwrap_or_else(|cut| panic!("no whole response: {cut:?}\n{}", self.proxy.output()))
+    }
+}
+
+/// What a replica that has nothing to say says.
+fn ok(wire: &mut Wire) {
+    // The client may have left, which is no failure of the replica's thread.
+    let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n");
+}
+
+/// Reads the body and answers 200: what most replicas of these tests do most of the time.
+fn serve(head: &Head, wire: &mut Wire) {
+    if wire.body(head).is_ok() {
+        ok(wire);
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhello";
+
+/// Asserts that the proxy itself said this, and says so.
+#[track_caller]
+fn assert_own(response: &Response, status: u16) {
+    assert_eq!(response.status, status, "{}", response.text());
+    let proxy_status = response.get("proxy-status").unwrap_or_default();
+    assert!(proxy_status.starts_with("evenkeel; error="), "Proxy-Status of {status}: {proxy_status:?}");
+}
+
+/// A gate that is shut until the first is called: the second waits at it.
+fn gate() -> (impl Fn(), impl Fn() + Send + Sync + 'static) {
+    let (open, wait) = std::sync::mpsc::channel::<()>();
+    let (open, wait) = (Mutex::new(Some(open)), Mutex::new(wait));
+    (move || drop(open.lock().unwrap().take()), move || wait.lock().unwrap().recv().unwrap_or(()))
+}

@@ -1,0 +1,176 @@
+//! Replicas that come and go while requests run: nothing is lost, and nobody is asked too early or too late.
+
+use crate::Bed;
+use std::collections::HashMap;
+use std::sync::Arc;
+use testbed::{App, Container, Load, Loopback, Network, Plan, ProxyConfig, Report, Restart, Signal, Wire, eventually};
+
+/// A load through the proxy, a tenth of it POSTs.
+fn load(bed: &Bed) -> Load {
+    Load::start(Plan { posts: 0.1, ..Plan::new(bed.proxy.address(), 100.0) })
+}
+
+fn addresses(replicas: &[Box<dyn Container>]) -> Vec<std::net::SocketAddr> {
+    replicas.iter().map(|r| r.address()).collect()
+}
+
+fn bed(count: usize, app: &App) -> (Vec<Box<dyn Container>>, Bed) {
+    let network = Loopback::new();
+    let replicas = network.scale("app", app, count);
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_up("app", &addresses(&replicas));
+    (replicas, bed)
+}
+
+#[track_caller]
+fn assert_nothing_lost(report: &Report, bed: &Bed) {
+    assert!(report.lost().is_empty(), "{:#?}\n{}\n{}", report.lost(), report.table(), bed.proxy.output());
+}
+
+/// How often each id of a POST came, over these replicas.
+fn received(replicas: &[Box<dyn Container>]) -> HashMap<u64, u32> {
+    let mut times = HashMap::new();
+    for replica in replicas {
+        let mut wire = Wire::connect(replica.address());
+        wire.get("/log");
+        for line in wire.response().unwrap().text().lines() {
+            let (id, count) = line.split_once(' ').unwrap();
+            *times.entry(id.parse().unwrap()).or_default() += count.parse::<u32>().unwrap();
+        }
+    }
+    times
+}
+
+#[test]
+fn scaling_up_and_down_loses_nothing_and_sends_no_post_twice() {
+    let (mut replicas, bed) = bed(2, &App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5));
+    let load = load(&bed);
+    load.wait_sent(50);
+    load.phase("up to five");
+    replicas.extend(bed.network.scale("app", &App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5), 3));
+    bed.proxy.wait_up("app", &addresses(&replicas));
+    load.wait_sent(100);
+    load.phase("down to two");
+    let leaving = replicas.split_off(2);
+    // `docker stop`: the app is told first, and its record goes when it has ended.
+    let ids = received(&leaving);
+    leaving.iter().for_each(|r| r.signal(Signal::SIGTERM));
+    leaving.iter().for_each(|r| assert_eq!(r.wait_exit(), 0));
+    bed.proxy.wait_up("app", &addresses(&replicas));
+    load.wait_sent(50);
+    let report = load.stop();
+    assert_nothing_lost(&report, &bed);
+    let shares = report.phase("up to five").by_replica().len();
+    assert_eq!(shares, 5, "{:?}", report.phase("up to five").by_replica());
+    let mut times = received(&replicas);
+    ids.into_iter().for_each(|(id, count)| *times.entry(id).or_default() += count);
+    assert!(times.values().all(|n| *n == 1), "{times:?}");
+}
+
+#[test]
+fn replacing_all_replicas_loses_nothing() {
+    let app = App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5);
+    let (old, bed) = bed(3, &app);
+    let load = load(&bed);
+    load.wait_sent(50);
+    // Dokku's order: the new ones are in DNS before they listen; checks pass; the old ones are told to go, all at once.
+    let new: Vec<_> = (0..3).map(|_| bed.network.start("app", &app.clone().env("LISTEN_AFTER_MS", 300))).collect();
+    new.iter().for_each(|r| r.wait_listening());
+    load.wait_sent(30);
+    old.iter().for_each(|r| r.signal(Signal::SIGTERM));
+    old.iter().for_each(|r| assert_eq!(r.wait_exit(), 0));
+    bed.proxy.wait_up("app", &addresses(&new));
+    load.wait_sent(50);
+    let report = load.stop();
+    assert_nothing_lost(&report, &bed);
+    assert_eq!(report.by_replica().len(), 6);
+}
+
+#[test]
+fn a_replica_that_returns_elsewhere_is_used_there() {
+    let (replicas, bed) = bed(2, &App::replica());
+    let load = Load::start(Plan::new(bed.proxy.address(), 100.0));
+    load.wait_sent(30);
+    replicas[0].signal(Signal::SIGKILL);
+    replicas[0].wait_exit();
+    load.wait_sent(30);
+    replicas[0].restart(Restart::NewAddress);
+    replicas[0].wait_listening();
+    bed.proxy.wait_up("app", &addresses(&replicas));
+    load.wait_sent(30);
+    assert_nothing_lost(&load.stop(), &bed);
+}
+
+#[test]
+fn disconnecting_a_replica_from_the_network_loses_nothing() {
+    let (replicas, bed) = bed(3, &App::replica().env("MEAN_MS", 20));
+    let load = load(&bed);
+    load.wait_sent(50);
+    replicas[0].disconnect();
+    bed.proxy.wait_up("app", &addresses(&replicas[1..]));
+    load.phase("without it");
+    load.wait_sent(50);
+    let report = load.stop();
+    assert_nothing_lost(&report, &bed);
+    assert_eq!(report.phase("without it").by_replica().get(replicas[0].name().as_str()), None);
+}
+
+#[test]
+fn requests_wait_out_a_moment_without_any_replica() {
+    let (old, bed) = bed(2, &App::replica());
+    let load = load(&bed);
+    load.wait_sent(50);
+    drop(old);
+    load.phase("nobody");
+    load.wait_sent(60);
+    let new = bed.network.scale("app", &App::replica().env("MEAN_MS", 5), 2);
+    bed.proxy.wait_up("app", &addresses(&new));
+    load.wait_sent(60);
+    let report = load.stop();
+    // What ran while the old ones were killed may be lost if it was a POST; what came later waited.
+    let lost: Vec<_> = report.lost().iter().filter(|l| l.phase == "nobody" || l.post.is_none()).collect();
+    assert!(lost.is_empty(), "{lost:#?}\n{}", bed.proxy.output());
+}
+
+#[test]
+fn requests_that_waited_are_released_one_by_one_until_the_new_replicas_have_answered() {
+    let network = Loopback::new();
+    let config = ProxyConfig::new(&network, "app").set("upstream.app.wait", "30s");
+    let proxy = crate::start(&network, &config);
+    let mut waiting: Vec<Wire> = (0..60).map(|_| Wire::connect(proxy.address())).collect();
+    waiting.iter_mut().for_each(|wire| wire.send(crate::GET));
+    eventually("all wait", || proxy.status()["upstreams"][0]["waiting"] == 60);
+    let (go, gate) = crate::gate();
+    let gate = Arc::new(gate);
+    let origins: Vec<_> = (0..2)
+        .map(|_| {
+            let gate = gate.clone();
+            network.origin("app", move |_, wire, _| {
+                gate();
+                crate::ok(wire);
+            })
+        })
+        .collect();
+    eventually("each has its first", || origins.iter().all(|o| o.requests() == 1));
+    let asked = network.dns().questions("app");
+    eventually("time passes", || network.dns().questions("app") > asked + 5);
+    assert!(origins.iter().all(|o| o.requests() == 1), "no second before the first is answered");
+    go();
+    for wire in &mut waiting {
+        assert_eq!(wire.response().unwrap().status, 200);
+    }
+}
+
+#[test]
+fn replicas_alike_share_alike() {
+    let (_replicas, bed) = bed(3, &App::replica());
+    let report = Load::start(Plan {
+        duration: Some(std::time::Duration::from_secs(3)),
+        ..Plan::new(bed.proxy.address(), 200.0)
+    })
+    .wait();
+    assert_nothing_lost(&report, &bed);
+    let shares = report.by_replica();
+    // 600 picks among three: 200 each, standard deviation 11.5; five of them.
+    assert!(shares.len() == 3 && shares.values().all(|n| (140..260).contains(n)), "{shares:?}");
+}
