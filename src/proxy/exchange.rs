@@ -213,7 +213,10 @@ impl Exchange<'_> {
         let now = clock::now();
         let address = lease.endpoint().address();
         let once = !self.head.is_idempotent();
-        if let Some(idle) = lease.endpoint().kept().take(once, self.config.idle_timeout, now) {
+        // A request that is repeated takes a fresh connection: what closed the first kept one may have closed them all.
+        let first = attempts.count.attempts == 0;
+        let idle = first.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
+        if let Some(idle) = idle {
             let stale = now.saturating_duration_since(idle.since) > FRESH;
             return Ok((lease, Link { reader: idle.reader, writer: idle.writer, stale }));
         }
