@@ -1,17 +1,23 @@
 # Everything starts here. `make demo` and `make test` need nothing but Rust: what else is missing they install
 # (Debian's packages, as root or through sudo).
 
+# Which tests ran on a Docker Engine, and which could not.
+TALLY = $(CURDIR)/target/engine-tests
+
 .PHONY: demo test bench lint setup
 
 demo: setup
 	cargo build --workspace --bins
 	cargo run --quiet --package testbed --bin demo
 
-# Everything that can fail, fastest first. Tests on a Docker Engine run where `docker info` answers and say so where not.
+# Everything that can fail, fastest first. Tests on a Docker Engine run where `docker info` answers; the last line says
+# how many did.
 test: setup
 	cargo build --workspace --bins
-	cargo test --workspace
+	rm -f $(TALLY)
+	ENGINE_TALLY=$(TALLY) cargo test --workspace
 	cargo run --quiet --package testbed --bin demo -- --once
+	@sh testbed/engine/report.sh $(TALLY)
 
 bench: setup
 	cargo run --release --package peers --bin peers

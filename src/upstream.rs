@@ -317,7 +317,8 @@ impl Upstream {
         let old = self.snapshot.load();
         let same = candidates.len() == old.candidates.len()
             && candidates.iter().zip(&old.candidates).all(|(new, old)| new.id == old.id);
-        let endpoints = if same { old.endpoints.clone() } else { self.change_endpoints(pool, &candidates, now) };
+        let endpoints = if same { old.endpoints.clone() } else { self.live_parts(&candidates) };
+        self.judge_departed(pool, &candidates, now);
         let empty_since = candidates.is_empty().then(|| old.empty_since.unwrap_or(now));
         drop(old);
         let full = match self.config.load().max_in_flight {
@@ -330,19 +331,25 @@ impl Upstream {
         }
     }
 
-    /// The live parts of `candidates`, made where there are none yet. Whoever is no candidate any more loses its kept
-    /// connections: it left, is hung, or its address may be another app's by now.
-    fn change_endpoints(&self, pool: &Pool, candidates: &[Candidate], now: Instant) -> Vec<Arc<Endpoint>> {
+    /// The live parts of `candidates`, made where there are none yet.
+    fn live_parts(&self, candidates: &[Candidate]) -> Vec<Arc<Endpoint>> {
         let mut known = self.endpoints.lock();
-        let live = candidates
-            .iter()
-            .map(|c| {
-                let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len()));
-                let endpoint = known.entry(c.id).or_insert_with(new);
-                endpoint.down.store(false, Ordering::Relaxed);
-                endpoint.clone()
-            })
-            .collect();
+        let live = candidates.iter().map(|c| {
+            let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len()));
+            let endpoint = known.entry(c.id).or_insert_with(new);
+            endpoint.down.store(false, Ordering::Relaxed);
+            endpoint.clone()
+        });
+        live.collect()
+    }
+
+    /// Whoever is no candidate any more loses its kept connections: it left, is hung, or its address may be another
+    /// app's by now. Requests that still wait on it are told once it is down.
+    fn judge_departed(&self, pool: &Pool, candidates: &[Candidate], now: Instant) {
+        let mut known = self.endpoints.lock();
+        if known.len() == candidates.len() {
+            return; // nobody has departed: candidates are all known
+        }
         let views = pool.endpoints(now);
         known.retain(|id, endpoint| {
             if candidates.iter().any(|c| c.id == *id) {
@@ -354,7 +361,6 @@ impl Upstream {
             endpoint.down.store(down, Ordering::Relaxed);
             view.is_some() || endpoint.busy() > 0
         });
-        live
     }
 
     /// Says once what the operator wants to know.

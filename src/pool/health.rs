@@ -128,7 +128,7 @@ impl Pool {
         self.notice(now);
         let lost = now + 2 * self.settings.probe_interval;
         let mut due = Vec::new();
-        for endpoint in self.endpoints.iter_mut().filter(|e| e.active() && e.condition.probe_due <= now) {
+        for endpoint in self.endpoints.iter_mut().filter(|e| e.condition.probe_due <= now) {
             endpoint.condition.probe_due = lost;
             due.push((endpoint.id, endpoint.address));
         }
@@ -137,10 +137,14 @@ impl Pool {
     }
 
     /// The result of a probe that began at `began`.
+    ///
+    /// One that drains is probed for the sake of the requests it still has: when its network is gone, nobody ends their
+    /// connections. That it refuses new ones says nothing, as whoever leaves closes the door first and finishes then.
     pub fn probed(&mut self, id: EndpointId, result: &ProbeResult, began: Instant, now: Instant) {
         self.notice(now);
-        let Some(index) = self.index(id).filter(|index| self.endpoints[*index].active()) else { return };
+        let Some(index) = self.index(id) else { return };
         let interval = self.settings.probe_interval;
+        let draining = !self.endpoints[index].active();
         let condition = &mut self.endpoints[index].condition;
         condition.doubted = false;
         condition.probe_due = (began + interval).max(now);
@@ -160,6 +164,7 @@ impl Pool {
             // It waited behind requests that were answered: alive, and busy.
             ProbeResult::TimedOut if condition.answered_since(began) => condition.failures = 0,
             ProbeResult::TimedOut => self.fail_probe(index, "probe timed out", Cause::TimedOut, began, now),
+            ProbeResult::Refused if draining => {}
             ProbeResult::Refused => {
                 self.answers.ask_by(now);
                 self.fail_probe(index, "probe refused", Cause::Refused, began, now);

@@ -374,8 +374,8 @@ impl Pool {
 
     fn plan_wake(&mut self, now: Instant) {
         let mut wake = now + HEARTBEAT;
+        self.endpoints.iter().for_each(|e| wake = wake.min(e.condition.probe_due));
         for endpoint in self.endpoints.iter().filter(|e| e.active()) {
-            wake = wake.min(endpoint.condition.probe_due);
             if let Some(ejection::Out::Until(end)) = endpoint.ejection.out {
                 wake = wake.min(end);
             }

@@ -3,6 +3,7 @@
 use super::socket::{self, Reader, Writer};
 use crate::pool::{EndpointId, Outcome};
 use crate::upstream::{Lease, Upstream};
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +14,13 @@ use tokio::time::{sleep, timeout};
 /// A connect on one host's network takes well under a millisecond; one that takes this long lost its SYN (which is
 /// repeated after a second) or met a full accept queue. Nothing is sent yet, so any request may go elsewhere.
 const RACE_AFTER: Duration = Duration::from_millis(50);
+
+/// When a container is killed or taken off its network, its interface goes with it, and what its kernel still had to say
+/// is never sent: only a question that nobody answers tells. After this silence it is asked, every [`ASK_EVERY`], so
+/// many times; a process that hangs has a kernel that answers. Two or three packets a connection that waits, no more.
+const SILENCE: Duration = Duration::from_secs(3);
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const QUESTIONS: u32 = 3;
 
 /// Why no connection came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY).with_retries(QUESTIONS);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     socket.connect(address).await
 }
 

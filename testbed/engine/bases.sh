@@ -1,80 +1,120 @@
 #!/bin/sh
-# Makes the base images that this repository's Dockerfiles and compose.yaml name, on an engine that cannot pull them.
-#
-# They carry the official names, so the files build as written: Debian from its archive by debootstrap, the Rust
-# toolchain of this machine, PostgreSQL from Debian with an entrypoint that understands POSTGRES_USER, POSTGRES_PASSWORD
-# and POSTGRES_DB as the official one does. An image that is there already, pulled or made, is left alone.
-# Needs root, debootstrap and a Rust toolchain of the version that the Dockerfile names.
+# Sees to it that the base images of the Dockerfiles and of compose.yaml are there. Where a registry answers they are
+# pulled. Elsewhere stand-ins of the same names are made out of Debian's packages and this machine's own Rust, so that
+# the Dockerfiles can be tried as they are written; each carries the label `evenkeel.stand-in`.
 set -eu
+cd "$(dirname "$0")"
 
-root=$(cd "$(dirname "$0")/../.." && pwd)
-suite=bookworm
-debian=debian:$suite-slim
-rust=$(sed -n 's/^FROM \(rust:[^ ]*\) AS .*/\1/p' "$root/Dockerfile" | head -n 1)
-postgres=$(sed -n 's/^ *image: *\(postgres:.*\)/\1/p' "$root/compose.yaml" | head -n 1)
+rust=rust:1.95-slim-bookworm
+distroless=gcr.io/distroless/cc-debian12:nonroot
+postgres=postgres:15
+debian=evenkeel-stand-in/debian:bookworm
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT INT TERM
+main() {
+    for image in $rust $distroless $postgres; do
+        docker image inspect "$image" >/dev/null 2>&1 && continue
+        say "pulling $image"
+        timeout 300 docker pull --quiet "$image" 2>/dev/null || stand_in "$image"
+    done
+}
 
-missing() { ! docker image inspect "$1" >/dev/null 2>&1; }
+stand_in() {
+    say "no registry has it for us: making a stand-in for $1"
+    docker image inspect $debian >/dev/null 2>&1 || make_debian
+    case $1 in
+        "$rust") make_rust ;;
+        "$distroless") make_distroless ;;
+        "$postgres") make_postgres ;;
+    esac
+}
 
-if missing "$debian"; then
-    debootstrap --variant=minbase --include=ca-certificates "$suite" "$work/debian" >"$work/log" 2>&1 ||
-        { cat "$work/log" >&2; exit 1; }
-    # Where this machine trusts a certificate of its own, builds that fetch through it have to as well.
-    cp /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/"
-    rm -rf "$work/debian/var/cache/apt/archives" "$work/debian/usr/share/doc"
-    tar -C "$work/debian" -c . | docker import --change 'CMD ["bash"]' - "$debian" >/dev/null
-    rm -rf "$work/debian"
-    echo "made $debian"
-fi
+make_debian() {
+    # shellcheck disable=SC2086
+    command -v debootstrap >/dev/null || as_root apt-get install -q -y --no-install-recommends debootstrap >/dev/null
+    root=$(mktemp -d)
+    as_root debootstrap --variant=minbase --include=ca-certificates bookworm "$root/debian" >"$root/log" 2>&1 \
+        || { tail -n 20 "$root/log" >&2; exit 1; }
+    # This machine's way out may have a certificate authority of its own.
+    [ ! -e /etc/ssl/certs/ca-certificates.crt ] \
+        || as_root cp -L /etc/ssl/certs/ca-certificates.crt "$root/debian/etc/ssl/certs/ca-certificates.crt"
+    as_root rm -rf "$root/debian/var/cache/apt/archives" "$root/debian/usr/share/doc" "$root/debian/usr/share/locale"
+    as_root tar --create --directory "$root/debian" --exclude ./dev --exclude ./proc --exclude ./sys . \
+        | docker import --change 'LABEL evenkeel.stand-in=yes' --change 'CMD ["bash"]' - $debian >/dev/null
+    as_root rm -rf "$root"
+}
 
-if missing "$rust"; then
-    version=${rust#rust:} version=${version%%-*}
-    rustc --version | grep -q "^rustc $version\." ||
-        { echo "$rust needs rustc $version here; found $(rustc --version)" >&2; exit 1; }
-    mkdir "$work/rust"
-    tar -C "$(rustc --print sysroot)" -cf "$work/rust/toolchain.tar" bin/cargo bin/rustc lib libexec
-    cat >"$work/rust/Dockerfile" <<END
+make_rust() {
+    version=$(rustc --version | cut -d ' ' -f 2)
+    case $version in
+        1.95.*) ;;
+        *) say "this machine's Rust is $version, and $rust is to be 1.95"; exit 1 ;;
+    esac
+    context=$(mktemp -d)
+    sysroot=$(rustc --print sysroot)
+    host=$(rustc --print host-tuple)
+    mkdir "$context/rust" "$context/rust/bin"
+    cp "$sysroot/bin/cargo" "$sysroot/bin/rustc" "$context/rust/bin"
+    tar --create --directory "$sysroot" lib/rustlib/"$host" \
+        $(cd "$sysroot" && ls lib/*.so*) | tar --extract --directory "$context/rust"
+    cat >"$context/Dockerfile" <<END
 FROM $debian
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
-ADD toolchain.tar /usr/local/
-ENV CARGO_HOME=/usr/local/cargo
+ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+COPY rust /usr/local/cargo
 END
-    docker build --quiet --tag "$rust" "$work/rust" >/dev/null
-    echo "made $rust"
-fi
+    build $rust "$context"
+}
 
-if missing "$postgres"; then
-    version=${postgres#postgres:} version=${version%%-*}
-    mkdir "$work/postgres"
-    cat >"$work/postgres/entrypoint" <<'END'
-#!/bin/sh
-set -eu
-export PGDATA=/var/lib/postgresql/data
-user=${POSTGRES_USER:-postgres}
-if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    printf '%s' "${POSTGRES_PASSWORD:?must be set}" >/tmp/password
-    initdb --username="$user" --pwfile=/tmp/password --auth-host=scram-sha-256 --auth-local=trust
-    rm /tmp/password
-    echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
-    [ "${POSTGRES_DB:-$user}" = postgres ] ||
-        echo "CREATE DATABASE \"${POSTGRES_DB:-$user}\"" | postgres --single postgres
-fi
-exec postgres -c 'listen_addresses=*' "$@"
+make_distroless() {
+    context=$(mktemp -d)
+    cat >"$context/Dockerfile" <<END
+FROM $debian AS debian
+RUN mkdir -p /root-fs/etc/ssl/certs /root-fs/home/nonroot /root-fs/tmp /root-fs/lib64 \
+ && cp -L --parents /lib/*-linux-gnu/libc.so.6 /lib/*-linux-gnu/libm.so.6 /lib/*-linux-gnu/libgcc_s.so.1 \
+       /lib/*-linux-gnu/libresolv.so.2 /lib/*-linux-gnu/libpthread.so.0 /lib/*-linux-gnu/libdl.so.2 /root-fs \
+ && cp -L /lib64/* /root-fs/lib64 \
+ && cp /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs \
+ && printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' \
+        >/root-fs/etc/passwd \
+ && chown 65532:65532 /root-fs/home/nonroot && chmod 1777 /root-fs/tmp
+FROM scratch
+COPY --from=debian /root-fs /
+USER 65532
+WORKDIR /home/nonroot
 END
-    chmod 755 "$work/postgres/entrypoint"
-    cat >"$work/postgres/Dockerfile" <<END
+    build $distroless "$context"
+}
+
+make_postgres() {
+    context=$(mktemp -d)
+    cp postgres.sh "$context"
+    cat >"$context/Dockerfile" <<END
 FROM $debian
-RUN apt-get update && apt-get install -y --no-install-recommends postgresql-$version && rm -rf /var/lib/apt/lists/* \\
- && rm -rf /var/lib/postgresql/$version && install -d -o postgres -g postgres -m 700 /var/lib/postgresql/data
-ENV PATH=/usr/lib/postgresql/$version/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-COPY entrypoint /usr/local/bin/
-USER postgres
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql-15 \
+ && rm -rf /var/lib/apt/lists/* /var/lib/postgresql/15
+ENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin
+COPY postgres.sh /usr/local/bin/postgres.sh
+VOLUME /var/lib/postgresql/data
 EXPOSE 5432
 STOPSIGNAL SIGINT
-CMD ["entrypoint"]
+CMD ["sh", "/usr/local/bin/postgres.sh"]
 END
-    docker build --quiet --tag "$postgres" "$work/postgres" >/dev/null
-    echo "made $postgres"
-fi
+    build $postgres "$context"
+}
+
+# Names and labels the image, and leaves nothing else behind.
+build() {
+    docker build --quiet --label evenkeel.stand-in=yes --tag "$1" "$2" >/dev/null
+    rm -rf "$2"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+say() {
+    echo "bases: $*" >&2
+}
+
+main

@@ -26,14 +26,38 @@ pub(crate) fn watch_folder(path: &Path) {
     tell(&format!("folder {}", path.display()));
 }
 
+/// Removes this container when we die; see [`release_container`].
+pub(crate) fn watch_container(name: &str) {
+    tell(&format!("container {name}"));
+}
+
+/// The container is gone.
+pub(crate) fn release_container(name: &str) {
+    tell(&format!("gone {name}"));
+}
+
+/// Removes this network of a Docker Engine when we die; see [`release_network`].
+pub(crate) fn watch_network(name: &str) {
+    tell(&format!("network {name}"));
+}
+
+/// The network is gone.
+pub(crate) fn release_network(name: &str) {
+    tell(&format!("gone {name}"));
+}
+
 // QUIT before KILL: it is PostgreSQL's immediate stop, which frees its shared memory.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
-groups=' '
+groups=' ' containers=' ' networks=' '
+without() { case $1 in *" $2 "*) printf '%s' "${1%% $2 *} ${1#* $2 }" ;; *) printf '%s' "$1" ;; esac; }
 while read -r verb what; do
   case $verb in
     watch) groups="$groups$what " ;;
-    release) case $groups in *" $what "*) groups="${groups%% $what *} ${groups#* $what }" ;; esac ;;
+    release) groups="$(without "$groups" "$what")" ;;
+    container) containers="$containers$what " ;;
+    network) networks="$networks$what " ;;
+    gone) containers="$(without "$containers" "$what")" networks="$(without "$networks" "$what")" ;;
     folder) folders="$folders$what
 " ;;
   esac
@@ -41,6 +65,8 @@ done
 for g in $groups; do kill -s CONT -- "-$g"; kill -s QUIT -- "-$g"; done
 [ "$groups" = ' ' ] || sleep 0.3
 for g in $groups; do kill -s KILL -- "-$g"; done
+[ "$containers" = ' ' ] || docker rm --force $containers
+[ "$networks" = ' ' ] || docker network rm $networks
 printf %s "$folders" | while read -r f; do rm -rf -- "$f"; done
 "#;
 

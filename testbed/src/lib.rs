@@ -1,12 +1,13 @@
-//! A Docker network for tests and the demo, without Docker.
+//! A Docker network for tests and the demo, with or without Docker.
 //!
-//! What a container sees there, a process sees here: an address of its own, an alias that resolves to every replica's
+//! Without: what a container sees there, a process sees here: an address of its own, an alias that resolves to every replica's
 //! address, real signals, a resolver that answers as Docker's does and fails as it fails. Nothing is mocked: the
 //! processes are the shipped binaries, the sockets are the kernel's, the database is PostgreSQL.
 //!
 //! ```text
 //! Network    what tests are written against: start containers under an alias, signal, pause, rename, disconnect them
 //! Loopback   the network of 127.x.y.z, one subnet for each test, with its own Dns and the faults that Docker's shows
+//! Engine     the network of a real Docker Engine: containers, aliases, Docker's DNS
 //! Process    a child that cannot outlive the test, with its output
 //! Proxy      evenkeel in a container, with a configuration in milliseconds
 //! Postgres   a private cluster in a temporary folder
@@ -20,6 +21,8 @@
 #![allow(clippy::disallowed_methods)] // this crate is the world around the proxy: it lives in real time
 
 mod dns;
+pub mod docker;
+mod engine;
 mod guard;
 mod load;
 mod loopback;
@@ -34,6 +37,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use dns::{Dns, Fault};
+pub use engine::{Engine, confined};
 pub use load::{Load, Loss, LossKind, Plan, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};

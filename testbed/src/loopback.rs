@@ -5,7 +5,7 @@
 
 use crate::{App, Container, Dns, Network, Origin, Process, Restart, Signal, Wire, wire};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,6 +116,14 @@ impl Network for Loopback {
 
     fn port(&self) -> u16 {
         self.inner.port
+    }
+
+    fn host(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    fn keep_records(&self) {
+        self.set_lag(Duration::from_secs(3600));
     }
 
     fn start(&self, alias: &str, app: &App) -> Box<dyn Container> {

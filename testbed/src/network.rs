@@ -1,10 +1,10 @@
 //! What a Docker network can do, and all that a test may use if it is to run on every testbed.
 //!
-//! [`Loopback`](crate::Loopback) is the implementation without Docker. A test that needs more (a DNS fault, a foreign
+//! [`Loopback`](crate::Loopback) is the implementation without Docker, [`Engine`](crate::Engine) the one on it. A test that needs more (a DNS fault, a foreign
 //! app at a freed address) takes `Loopback` itself and runs only there.
 
 use crate::{Signal, eventually};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,16 @@ pub trait Network: Send + Sync {
     /// The port that every container's program is told to listen on, as `PORT`.
     fn port(&self) -> u16;
 
+    /// An address of this machine that containers reach: where a test lets them find what runs beside them.
+    fn host(&self) -> IpAddr;
+
     /// Starts one container under `alias`, in Docker's order: the record first, then the process, which listens when
     /// it gets to it.
     fn start(&self, alias: &str, app: &App) -> Box<dyn Container>;
+
+    /// From now on records outlive their processes for as long as this network can make them: here a test looks at
+    /// what connections alone tell. An engine's go when it removes them.
+    fn keep_records(&self) {}
 
     /// Starts `count` of them and waits until all listen.
     fn scale(&self, alias: &str, app: &App, count: usize) -> Vec<Box<dyn Container>> {
@@ -52,7 +59,7 @@ pub trait Container: Send + Sync {
     fn restart(&self, how: Restart);
 
     /// Takes all its names away and gives them back `away` later, as `docker rename` does, not atomically, to a live
-    /// container. Returns when they are back.
+    /// container. Returns when they are back. On an engine they are away for as long as the engine takes, twice.
     fn rename(&self, away: Duration);
 
     /// Takes it off the network: the record goes at once, the process lives on.

@@ -1,8 +1,9 @@
 //! A real PostgreSQL: a private cluster in a temporary folder, stopped and started as the test likes.
 
 use crate::{PATIENCE, Process, Signal, guard};
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,11 +21,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes the cluster and starts it at a free port of 127.0.0.1. Takes one to three seconds, most of it `initdb`.
+    /// Makes the cluster and starts it at a free port of `host`, an address of this machine. Takes one to three seconds, most of it `initdb`.
     ///
     /// # Errors
     /// When PostgreSQL's server is not installed, naming the package; when its programs fail, with what they said.
-    pub fn start() -> io::Result<Postgres> {
+    pub fn start(host: IpAddr) -> io::Result<Postgres> {
         let bin = binaries()?;
         let user = Account::to_run_as()?;
         let folder = tempfile::Builder::new().prefix("testbed-postgres-").tempdir()?;
@@ -37,7 +38,7 @@ impl Postgres {
         if let Some(user) = &user {
             std::os::unix::fs::chown(&password, Some(user.uid), Some(user.gid))?;
         }
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = TcpListener::bind((host, 0))?.local_addr()?;
         let mut postgres = Postgres { bin, folder, address, user, server: None };
         postgres.run(
             "initdb",
@@ -51,6 +52,9 @@ impl Postgres {
                 "--no-sync",
             ],
         )?;
+        // Apps elsewhere than on loopback are let in too, with the password.
+        let rules = postgres.folder.path().join("data/pg_hba.conf");
+        OpenOptions::new().append(true).open(rules)?.write_all(b"host all all all scram-sha-256\n")?;
         postgres.create_database()?;
         postgres.resume()?;
         Ok(postgres)
@@ -92,7 +96,7 @@ impl Postgres {
         let mut command = self.command("postgres");
         // Nothing here outlives the test, so nothing is synced; the socket's folder is ours, not /var/run.
         for setting in [
-            "listen_addresses=127.0.0.1",
+            &format!("listen_addresses={}", self.address.ip()),
             "fsync=off",
             "full_page_writes=off",
             "synchronous_commit=off",

@@ -267,7 +267,7 @@ fn a_process_shows_its_output_and_how_it_ended() {
 fn victim() {
     let network = Loopback::new();
     let replica = one(&network, App::replica());
-    let mut postgres = Postgres::start().unwrap();
+    let mut postgres = Postgres::start(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
     postgres.resume().unwrap();
     println!("pid {} at {}", replica.pid(), postgres.url());
     std::thread::sleep(testbed::PATIENCE);
@@ -296,7 +296,7 @@ fn nothing_outlives_a_killed_test() {
 
 #[test]
 fn postgres_stops_hangs_and_comes_back_at_the_same_address() {
-    let mut postgres = Postgres::start().unwrap();
+    let mut postgres = Postgres::start(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
     let address = postgres.address();
     assert!(speaks(address));
     postgres.pause();

@@ -3,10 +3,18 @@
 
 use std::net::SocketAddr;
 use std::time::Duration;
-use testbed::{App, Container, Loopback, Network, Postgres, Proxy, Signal, Wire, binary, eventually};
+use testbed::{App, Container, Network, Postgres, Proxy, Signal, Wire, binary, eventually};
+
+on_every_testbed! {
+    users_see_the_database_come_and_go
+    users_do_not_see_a_replica_die_or_new_ones_come
+    users_see_the_same_transport_error_when_no_replica_is_left
+    users_see_a_transport_error_when_the_alias_was_never_there
+    a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed
+}
 
 /// The shipped file; only where it listens and whom it asks is the testbed's.
-fn shipped(network: &Loopback) -> String {
+fn shipped(network: &impl Network) -> String {
     let text = include_str!("../../proxy.toml");
     let changes = [
         ("\"0.0.0.0:80\"", "\"${HOST}:80\"".to_owned()),
@@ -19,19 +27,18 @@ fn shipped(network: &Loopback) -> String {
     })
 }
 
-struct Chain {
+struct Chain<N> {
     /// Two of them: one asks the proxy, one asks the first db-checker.
     webs: [Box<dyn Container>; 2],
     _proxy: Proxy,
     checkers: Vec<Box<dyn Container>>,
     postgres: Postgres,
-    network: Loopback,
+    network: N,
 }
 
-impl Chain {
-    fn new(replicas: usize) -> Chain {
-        let network = Loopback::new();
-        let postgres = Postgres::start().unwrap_or_else(|e| panic!("{e}"));
+impl<N: Network> Chain<N> {
+    fn new(network: N, replicas: usize) -> Chain<N> {
+        let postgres = Postgres::start(network.host()).unwrap_or_else(|e| panic!("{e}"));
         let checker = App::new(binary("db-checker")).env("DATABASE_URL", postgres.url());
         let checkers = network.scale("db-checker", &checker, replicas);
         let proxy_app =
@@ -43,7 +50,9 @@ impl Chain {
             web.wait_listening();
             web
         };
-        let direct = checkers.first().map_or_else(|| network.nobody("nowhere"), |c| c.address());
+        // Port 9 was for discarding what comes: nobody listens there any more.
+        let nobody = SocketAddr::new(network.host(), 9);
+        let direct = checkers.first().map_or(nobody, |c| c.address());
         let webs = [web(proxy.address()), web(direct)];
         Chain { webs, _proxy: proxy, checkers, postgres, network }
     }
@@ -77,9 +86,8 @@ fn check_db(web: &dyn Container) -> (u16, String) {
     (response.status, response.text())
 }
 
-#[test]
-fn users_see_the_database_come_and_go() {
-    let mut chain = Chain::new(3);
+fn users_see_the_database_come_and_go(network: impl Network) {
+    let mut chain = Chain::new(network, 3);
     chain.assert_both(200, "DB is available");
     chain.postgres.stop();
     chain.assert_both(200, "DB is not available");
@@ -96,9 +104,8 @@ fn users_see_the_database_come_and_go() {
     }
 }
 
-#[test]
-fn users_do_not_see_a_replica_die_or_new_ones_come() {
-    let mut chain = Chain::new(3);
+fn users_do_not_see_a_replica_die_or_new_ones_come(network: impl Network) {
+    let mut chain = Chain::new(network, 3);
     chain.checkers[0].signal(Signal::SIGKILL);
     for _ in 0..60 {
         assert_eq!(check_db(&*chain.webs[0]), (200, "DB is available".into()));
@@ -112,9 +119,8 @@ fn users_do_not_see_a_replica_die_or_new_ones_come() {
     }
 }
 
-#[test]
-fn users_see_the_same_transport_error_when_no_replica_is_left() {
-    let mut chain = Chain::new(2);
+fn users_see_the_same_transport_error_when_no_replica_is_left(network: impl Network) {
+    let mut chain = Chain::new(network, 2);
     chain.assert_both(200, "DB is available");
     chain.checkers.clear();
     chain.assert_both_fail();
@@ -124,15 +130,13 @@ fn users_see_the_same_transport_error_when_no_replica_is_left() {
     eventually("users see it again", || check_db(&*chain.webs[0]) == (200, "DB is available".into()));
 }
 
-#[test]
-fn users_see_a_transport_error_when_the_alias_was_never_there() {
-    let chain = Chain::new(0);
+fn users_see_a_transport_error_when_the_alias_was_never_there(network: impl Network) {
+    let chain = Chain::new(network, 0);
     chain.assert_both_fail();
 }
 
-#[test]
-fn a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed() {
-    let mut chain = Chain::new(3);
+fn a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed(network: impl Network) {
+    let mut chain = Chain::new(network, 3);
     chain.assert_both(200, "DB is available");
     chain.postgres.pause();
     chain.assert_both(200, "DB is not available");

@@ -2,12 +2,14 @@
 
 use crate::{Bed, GET, ok, serve};
 use std::time::{Duration, Instant};
-use testbed::{App, Ending, Load, Loopback, Network, Plan, Signal, Wire, eventually};
+use testbed::{App, Ending, Load, Network, Plan, Signal, Wire, eventually};
+
+on_every_testbed! {
+    sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least
+}
 
 // 68
-#[test]
-fn sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least() {
-    let network = Loopback::new();
+fn sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 2);
     let bed = Bed::around(network, vec![], |c| c);
     bed.proxy.wait_serving("/");

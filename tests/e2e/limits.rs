@@ -5,6 +5,10 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use testbed::{App, Ending, Load, Loopback, LossKind, Network, Plan, ProxyConfig, Wire, eventually};
 
+on_every_testbed! {
+    at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast
+}
+
 #[test]
 fn beyond_max_in_flight_and_max_waiting_requests_are_refused_at_once() {
     let (go, gate) = gate();
@@ -42,9 +46,7 @@ fn beyond_max_in_flight_and_max_waiting_requests_are_refused_at_once() {
 }
 
 // 79
-#[test]
-fn at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast() {
-    let network = Loopback::new();
+fn at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast(network: impl Network) {
     // 2 workers of 20 ms each: 100 requests/s each at most, 200 together.
     let app = App::replica().env("WORKERS", 2).env("MEAN_MS", 20);
     let _replicas = network.scale("app", &app, 2);

@@ -1,11 +1,34 @@
 //! What an operator sees, from outside: the shipped binary between real clients and real replicas, on a Docker network
-//! emulated on loopback. Numbers in comments are those of the failure table in the README.
+//! emulated on loopback and, where an engine answers and a test needs no more than it can do, on a real one. Numbers in comments are those of the failure table in the README.
 //!
 //! One binary for all, since each would link the world again. Needs the binaries of the whole workspace:
 //! `cargo build --workspace` before `cargo test`, as `make test` does.
 
 #![allow(clippy::disallowed_methods)] // tests live in real time
 
+/// Makes tests of functions that take a network: each runs on every testbed.
+macro_rules! on_every_testbed {
+    ($($test:ident)*) => {
+        mod on_loopback {
+            $(#[test]
+            fn $test() {
+                super::$test(testbed::Loopback::new());
+            })*
+        }
+
+        mod on_engine {
+            $(#[test]
+            fn $test() {
+                let name = concat!(module_path!(), "::", stringify!($test));
+                if let Some(network) = testbed::Engine::for_test(name) {
+                    super::$test(network);
+                }
+            })*
+        }
+    };
+}
+
+mod ailing;
 mod chain;
 mod clients;
 mod dns;
@@ -18,18 +41,18 @@ mod replicas;
 mod scaling;
 
 use std::sync::Mutex;
-use testbed::{Head, Loopback, Origin, Proxy, ProxyConfig, Response, Wire};
+use testbed::{Head, Loopback, Network, Origin, Proxy, ProxyConfig, Response, Wire};
 
 /// Starts the proxy under test and waits until it is ready.
-fn start(network: &Loopback, config: &ProxyConfig) -> Proxy {
+fn start(network: &dyn Network, config: &ProxyConfig) -> Proxy {
     Proxy::start(network, env!("CARGO_BIN_EXE_evenkeel"), config)
 }
 
 /// A proxy in front of scripted replicas, all called `app`. Dropped in this order.
-struct Bed {
+struct Bed<N = Loopback> {
     proxy: Proxy,
     origins: Vec<Origin>,
-    network: Loopback,
+    network: N,
 }
 
 impl Bed {
@@ -48,17 +71,19 @@ impl Bed {
         Bed::around(network, vec![origin], change)
     }
 
+    /// The first replica.
+    fn origin(&self) -> &Origin {
+        &self.origins[0]
+    }
+}
+
+impl<N: Network> Bed<N> {
     /// A proxy in front of these replicas, all of them proven.
-    fn around(network: Loopback, origins: Vec<Origin>, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Bed {
+    fn around(network: N, origins: Vec<Origin>, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Bed<N> {
         let proxy = start(&network, &change(ProxyConfig::new(&network, "app")));
         let bed = Bed { proxy, origins, network };
         testbed::eventually("each replica was probed", || bed.origins.iter().all(|o| o.connections() > 0));
         bed
-    }
-
-    /// The first replica.
-    fn origin(&self) -> &Origin {
-        &self.origins[0]
     }
 
     /// A client's connection to the proxy.

@@ -6,6 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use testbed::{App, Load, Loopback, Network, Plan, Process, Proxy, ProxyConfig, Signal, Wire, eventually};
 
+on_every_testbed! {
+    a_process_that_was_stopped_judges_nobody_by_its_own_absence
+    several_workers_share_the_load_and_the_state
+}
+
 const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
 
 /// Evenkeel started by a shell that first does something else.
@@ -124,9 +129,7 @@ fn a_reader_of_its_log_that_stalls_delays_no_request() {
 }
 
 // 77
-#[test]
-fn a_process_that_was_stopped_judges_nobody_by_its_own_absence() {
-    let network = Loopback::new();
+fn a_process_that_was_stopped_judges_nobody_by_its_own_absence(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 3);
     let bed = Bed::around(network, vec![], |c| c.set("upstream.app.probe.path", "/probe"));
     bed.proxy.wait_serving("/");
@@ -186,9 +189,7 @@ fn it_is_ready_within_a_tenth_of_a_second() {
     assert!(best < Some(Duration::from_millis(100)), "{best:?}");
 }
 
-#[test]
-fn several_workers_share_the_load_and_the_state() {
-    let network = Loopback::new();
+fn several_workers_share_the_load_and_the_state(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 5), 3);
     let bed = Bed::around(network, vec![], |c| c.set("server.threads", 3));
     bed.proxy.wait_serving("/");

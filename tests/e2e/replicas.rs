@@ -1,52 +1,13 @@
-//! Replicas that refuse, break, hang and lie (faults 19 to 46a).
+//! Scripted replicas that refuse, break, hang and lie (faults 20 to 46).
 
+use crate::ailing::without_probes;
 use crate::{Bed, GET, POST, assert_own, ok, serve};
-use serde_json::json;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use testbed::{App, Container, Ending, Head, Loopback, Network, Proxy, ProxyConfig, Signal, Wire, eventually};
-
-/// Probes so seldom that only traffic can tell.
-fn without_probes(config: ProxyConfig) -> ProxyConfig {
-    config.set("upstream.app.probe.interval", "30s").set("upstream.app.probe.timeout", "1s")
-}
-
-/// A proxy in front of real replicas, all of them proven and warm: a cold one gets few requests at once.
-fn pool(count: usize, app: &App, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> (Vec<Box<dyn Container>>, Bed) {
-    let network = Loopback::new();
-    network.set_lag(Duration::from_secs(60)); // records stay: what happens must come of the connections alone
-    let replicas = network.scale("app", app, count);
-    let bed = Bed::around(network, vec![], change);
-    wait_for_all(&bed.proxy, &replicas);
-    for _ in 0..20 * count {
-        bed.proxy.get("/");
-    }
-    (replicas, bed)
-}
-
-/// Waits until each of these replicas has answered a request through the proxy.
-fn wait_for_all(proxy: &Proxy, replicas: &[Box<dyn Container>]) {
-    let mut seen = std::collections::HashSet::new();
-    eventually("every replica is used", || {
-        seen.insert(proxy.get("/").replica().to_owned());
-        replicas.iter().all(|r| seen.contains(&r.name()))
-    });
-}
-
-// 19
-#[test]
-fn a_dead_replica_that_refuses_costs_no_request_of_any_method() {
-    let (replicas, bed) = pool(2, &App::replica(), without_probes);
-    replicas[0].signal(Signal::SIGKILL);
-    replicas[0].wait_exit();
-    for method in ["GET", "POST", "PATCH", "DELETE"].into_iter().cycle().take(40) {
-        let response = bed.ask(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
-        assert_eq!((response.status, response.replica()), (200, replicas[1].name().as_str()), "{method}");
-    }
-}
+use testbed::{Ending, Head, Loopback, Network, Wire, eventually};
 
 /// A replica whose kernel drops every SYN once it is told to: nobody accepts, and the queue is full.
 struct DeafReplica {
@@ -326,55 +287,6 @@ fn an_answer_that_stops_in_its_body_is_cut_at_the_idle_limit() {
     assert_eq!(bed.ask(GET).status, 200);
 }
 
-// 30
-#[test]
-fn requests_that_wait_on_a_replica_declared_down_move_at_once_and_once() {
-    let (replicas, bed) = pool(2, &App::replica(), |c| {
-        c.set("upstream.app.probe.path", "/probe").set("upstream.app.response_timeout", "20s")
-    });
-    replicas[0].pause();
-    let start = Instant::now();
-    let mut wires: Vec<Wire> = (0..8).map(|_| bed.client()).collect();
-    wires.iter_mut().for_each(|wire| wire.send(GET));
-    for wire in &mut wires {
-        let response = wire.response().unwrap();
-        assert_eq!((response.status, response.replica()), (200, replicas[1].name().as_str()));
-    }
-    assert!(start.elapsed() < Duration::from_secs(10), "they did not wait for response_timeout");
-    replicas[0].resume();
-    wait_for_all(&bed.proxy, &replicas);
-}
-
-// 30
-#[test]
-fn a_post_that_waits_on_a_replica_declared_down_stays_and_is_answered_when_that_recovers() {
-    let (replicas, bed) = pool(2, &App::replica(), |c| {
-        c.set("upstream.app.probe.path", "/probe").set("upstream.app.response_timeout", "20s")
-    });
-    replicas[0].pause();
-    // Least connections sends each of the two one.
-    let mut wires: Vec<Wire> = (0..4).map(|_| bed.client()).collect();
-    wires.iter_mut().enumerate().for_each(|(id, wire)| {
-        wire.send(format!("POST /count?id={id} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
-    });
-    bed.proxy.wait_for_line("down");
-    replicas[0].resume();
-    for wire in &mut wires {
-        assert_eq!(wire.response().unwrap().status, 200);
-    }
-    let mut times: HashMap<String, u32> = HashMap::new();
-    for replica in &replicas {
-        let mut wire = Wire::connect(replica.address());
-        wire.get("/log");
-        for line in wire.response().unwrap().text().lines() {
-            let (id, count) = line.split_once(' ').unwrap();
-            *times.entry(id.into()).or_default() += count.parse::<u32>().unwrap();
-        }
-    }
-    assert_eq!(times.len(), 4);
-    assert!(times.values().all(|n| *n == 1), "{times:?}");
-}
-
 // 32, 33, 34, 36, 37
 #[test]
 fn answers_that_are_not_http_are_502_without_another_try() {
@@ -438,89 +350,6 @@ fn an_early_refusal_of_an_upload_passes_at_once() {
     assert_eq!(response.get("proxy-status"), None);
 }
 
-// 42
-#[test]
-fn a_replica_killed_before_it_answers_costs_no_get() {
-    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        let (replicas, bed) = pool(3, &App::replica(), |c| c);
-        let mut wires: Vec<Wire> = (0..9).map(|_| bed.client()).collect();
-        wires.iter_mut().for_each(|wire| wire.get("/sleep/300"));
-        eventually("all are in flight", || in_flight(&replicas) == 9);
-        replicas[0].signal(signal);
-        for wire in &mut wires {
-            assert_eq!(wire.response().unwrap().status, 200, "{signal}");
-        }
-    }
-}
-
-// 42
-#[test]
-fn a_replica_killed_before_it_answers_fails_its_posts_and_no_other_sees_them() {
-    let (replicas, bed) = pool(3, &App::replica().env("MEAN_MS", 500), |c| c);
-    let mut wires: Vec<Wire> = (0..9).map(|_| bed.client()).collect();
-    wires.iter_mut().enumerate().for_each(|(id, wire)| {
-        wire.send(format!("POST /count?id={id} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
-    });
-    eventually("all arrived", || replicas.iter().map(|r| received(r.address()).len()).sum::<usize>() == 9);
-    let doomed = received(replicas[0].address());
-    let pending = {
-        let stats = stats(replicas[0].address());
-        stats["in_flight"].as_u64().unwrap() as usize
-    };
-    replicas[0].signal(Signal::SIGKILL);
-    let statuses: Vec<u16> = wires.iter_mut().map(|wire| wire.response().unwrap().status).collect();
-    let failed = statuses.iter().filter(|s| **s == 502).count();
-    assert!(failed <= doomed.len() && failed + 1 >= pending, "{pending} were in flight: {statuses:?}");
-    assert!(statuses.iter().all(|s| matches!(s, 200 | 502)), "{statuses:?}");
-    for replica in &replicas[1..] {
-        assert!(received(replica.address()).iter().all(|id| !doomed.contains(id)), "sent twice");
-    }
-}
-
-// 43
-#[test]
-fn a_replica_killed_in_its_answer_cuts_it() {
-    let (replicas, bed) = pool(1, &App::replica(), |c| c);
-    let mut wire = bed.client();
-    wire.get("/bytes/1000000000");
-    wire.head().unwrap();
-    wire.bytes(1_000_000).unwrap();
-    replicas[0].signal(Signal::SIGKILL);
-    let (ending, rest) = wire.ending();
-    assert_ne!(ending, Ending::Silent);
-    assert!(rest.len() < 999_000_000);
-}
-
-// 44
-#[test]
-fn a_replica_that_fails_everything_at_once_is_ejected_though_its_probe_passes() {
-    let (replicas, bed) = pool(3, &App::replica(), |c| c);
-    control(replicas[0].address(), "mode=fail");
-    let statuses: Vec<u16> = (0..600).map(|_| bed.proxy.get("/").status).collect();
-    let failed = statuses.iter().filter(|s| **s == 500).count();
-    assert!(statuses.iter().all(|s| matches!(s, 200 | 500)));
-    assert!(failed >= 10, "its answers are answers: {failed} passed");
-    assert!(statuses[200..].iter().filter(|s| **s == 500).count() <= 8, "{failed} of 600 failed");
-    // Well again, it is tried and comes back.
-    control(replicas[0].address(), "mode=ok");
-    wait_for_all(&bed.proxy, &replicas);
-}
-
-// 44
-#[test]
-fn when_all_replicas_fail_alike_none_is_ejected_and_their_answers_pass() {
-    let (replicas, bed) = pool(3, &App::replica(), |c| c);
-    replicas.iter().for_each(|r| control(r.address(), "mode=fail"));
-    let mut by_replica: HashMap<String, usize> = HashMap::new();
-    for _ in 0..150 {
-        let response = bed.proxy.get("/");
-        assert_eq!((response.status, response.get("proxy-status")), (500, None));
-        *by_replica.entry(response.replica().to_owned()).or_default() += 1;
-    }
-    assert_eq!(by_replica.len(), 3);
-    assert!(by_replica.values().all(|n| *n > 20), "{by_replica:?}");
-}
-
 // 46
 #[test]
 fn when_all_proven_replicas_are_down_they_are_tried_all_the_same_and_an_unproven_one_never() {
@@ -559,66 +388,6 @@ fn when_nobody_can_be_reached_attempts_are_bounded_and_the_answer_is_503() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-// 46a
-#[test]
-fn a_get_that_kills_whoever_runs_it_kills_at_most_three() {
-    let (replicas, bed) = pool(5, &App::replica(), |c| c);
-    let response = bed.proxy.get("/exit");
-    assert_own(&response, 502);
-    let dead = replicas.iter().filter(|r| r.exited().is_some()).count();
-    assert!((1..=3).contains(&dead), "{dead} of five died");
-    assert_eq!(bed.proxy.get("/").status, 200);
-}
-
-// Promise 8
-#[test]
-fn a_refused_address_gets_no_traffic_before_dns_has_listed_it_again() {
-    let (replicas, bed) = pool(2, &App::replica(), |c| c);
-    let lost = replicas[0].address();
-    replicas[0].signal(Signal::SIGKILL);
-    replicas[0].wait_exit();
-    eventually("the proxy notices", || {
-        assert_eq!(bed.proxy.get("/").status, 200);
-        !bed.proxy.lines(&lost.to_string()).iter().all(|l| l.contains("up: probe") || l.contains("joined"))
-    });
-    // The name falls silent, and somebody else takes the address: a probe alone would find it healthy.
-    bed.network.dns().fail(testbed::Fault::Silence);
-    let std::net::IpAddr::V4(ip) = lost.ip() else { unreachable!() };
-    let foreign = bed.network.start_at(ip, "foreign", &App::replica());
-    foreign.wait_listening();
-    for _ in 0..100 {
-        assert_eq!(bed.proxy.get("/").replica(), replicas[1].name());
-    }
-    // DNS still lists it, says so, and only then it is trusted.
-    bed.network.dns().heal();
-    eventually("it is used again", || bed.proxy.get("/").replica() == foreign.name());
-}
-
-// Promise 10, and Caddy's 4,531 answers of 503
-#[test]
-fn a_busy_replica_is_not_taken_down_by_probes_that_wait_behind_its_traffic() {
-    let network = Loopback::new();
-    // One worker: a probe queues behind the requests that are served.
-    // With eight clients it waits for 120 ms on average, longer than it may, while an answer comes every 15 ms.
-    let app = App::replica().env("WORKERS", 1).env("MEAN_MS", 15);
-    let _replicas = network.scale("app", &app, 1);
-    let bed = Bed::around(network, vec![], |c| c.set("upstream.app.probe.path", "/probe"));
-    bed.proxy.wait_serving("/");
-    let answered = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..30 {
-                    assert_eq!(bed.proxy.get("/").status, 200);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    assert_eq!(answered.load(Ordering::Relaxed), 240);
-    assert_eq!(bed.proxy.lines(" down"), Vec::<String>::new());
-}
-
 // What failed is said, once, with its reason.
 #[test]
 fn a_failed_request_is_one_warning_with_its_reason_and_whom_it_met() {
@@ -632,28 +401,4 @@ fn a_failed_request_is_one_warning_with_its_reason_and_whom_it_met() {
         assert!(line.contains(part), "{part:?} is missing in: {line}");
     }
     assert_eq!(bed.proxy.lines("WARN").len(), 1);
-}
-
-fn stats(at: SocketAddr) -> serde_json::Value {
-    let mut wire = Wire::connect(at);
-    wire.get("/stats");
-    serde_json::from_slice(&wire.response().unwrap().body).unwrap_or(json!({}))
-}
-
-fn in_flight(replicas: &[Box<dyn Container>]) -> u64 {
-    replicas.iter().filter_map(|r| stats(r.address())["in_flight"].as_u64()).sum()
-}
-
-/// The ids of the POSTs that came to this replica.
-fn received(at: SocketAddr) -> Vec<String> {
-    let mut wire = Wire::connect(at);
-    wire.get("/log");
-    let log = wire.response().unwrap().text();
-    log.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
-}
-
-fn control(at: SocketAddr, what: &str) {
-    let mut wire = Wire::connect(at);
-    wire.get(&format!("/control?{what}"));
-    assert_eq!(wire.response().unwrap().status, 200);
 }

@@ -5,8 +5,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use testbed::{App, Container, Load, Loopback, Network, Plan, ProxyConfig, Report, Restart, Signal, Wire, eventually};
 
+on_every_testbed! {
+    scaling_up_and_down_loses_nothing_and_sends_no_post_twice
+    replacing_all_replicas_loses_nothing
+    a_replica_that_returns_elsewhere_is_used_there
+    disconnecting_a_replica_from_the_network_loses_nothing
+    requests_wait_out_a_moment_without_any_replica
+    replicas_alike_share_alike
+}
+
 /// A load through the proxy, a tenth of it POSTs.
-fn load(bed: &Bed) -> Load {
+fn load(bed: &Bed<impl Network>) -> Load {
     Load::start(Plan { posts: 0.1, ..Plan::new(bed.proxy.address(), 100.0) })
 }
 
@@ -14,8 +23,7 @@ fn addresses(replicas: &[Box<dyn Container>]) -> Vec<std::net::SocketAddr> {
     replicas.iter().map(|r| r.address()).collect()
 }
 
-fn bed(count: usize, app: &App) -> (Vec<Box<dyn Container>>, Bed) {
-    let network = Loopback::new();
+fn bed<N: Network>(network: N, count: usize, app: &App) -> (Vec<Box<dyn Container>>, Bed<N>) {
     let replicas = network.scale("app", app, count);
     let bed = Bed::around(network, vec![], |c| c);
     bed.proxy.wait_up("app", &addresses(&replicas));
@@ -23,7 +31,7 @@ fn bed(count: usize, app: &App) -> (Vec<Box<dyn Container>>, Bed) {
 }
 
 #[track_caller]
-fn assert_nothing_lost(report: &Report, bed: &Bed) {
+fn assert_nothing_lost(report: &Report, bed: &Bed<impl Network>) {
     assert!(report.lost().is_empty(), "{:#?}\n{}\n{}", report.lost(), report.table(), bed.proxy.output());
 }
 
@@ -41,9 +49,8 @@ fn received(replicas: &[Box<dyn Container>]) -> HashMap<u64, u32> {
     times
 }
 
-#[test]
-fn scaling_up_and_down_loses_nothing_and_sends_no_post_twice() {
-    let (mut replicas, bed) = bed(2, &App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5));
+fn scaling_up_and_down_loses_nothing_and_sends_no_post_twice(network: impl Network) {
+    let (mut replicas, bed) = bed(network, 2, &App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5));
     let load = load(&bed);
     load.wait_sent(50);
     load.phase("up to five");
@@ -67,10 +74,9 @@ fn scaling_up_and_down_loses_nothing_and_sends_no_post_twice() {
     assert!(times.values().all(|n| *n == 1), "{times:?}");
 }
 
-#[test]
-fn replacing_all_replicas_loses_nothing() {
+fn replacing_all_replicas_loses_nothing(network: impl Network) {
     let app = App::replica().env("ON_TERM", "graceful").env("MEAN_MS", 5);
-    let (old, bed) = bed(3, &app);
+    let (old, bed) = bed(network, 3, &app);
     let load = load(&bed);
     load.wait_sent(50);
     // Dokku's order: the new ones are in DNS before they listen; checks pass; the old ones are told to go, all at once.
@@ -86,9 +92,8 @@ fn replacing_all_replicas_loses_nothing() {
     assert_eq!(report.by_replica().len(), 6);
 }
 
-#[test]
-fn a_replica_that_returns_elsewhere_is_used_there() {
-    let (replicas, bed) = bed(2, &App::replica());
+fn a_replica_that_returns_elsewhere_is_used_there(network: impl Network) {
+    let (replicas, bed) = bed(network, 2, &App::replica());
     let load = Load::start(Plan::new(bed.proxy.address(), 100.0));
     load.wait_sent(30);
     replicas[0].signal(Signal::SIGKILL);
@@ -101,9 +106,8 @@ fn a_replica_that_returns_elsewhere_is_used_there() {
     assert_nothing_lost(&load.stop(), &bed);
 }
 
-#[test]
-fn disconnecting_a_replica_from_the_network_loses_nothing() {
-    let (replicas, bed) = bed(3, &App::replica().env("MEAN_MS", 20));
+fn disconnecting_a_replica_from_the_network_loses_nothing(network: impl Network) {
+    let (replicas, bed) = bed(network, 3, &App::replica().env("MEAN_MS", 20));
     let load = load(&bed);
     load.wait_sent(50);
     replicas[0].disconnect();
@@ -111,13 +115,14 @@ fn disconnecting_a_replica_from_the_network_loses_nothing() {
     load.phase("without it");
     load.wait_sent(50);
     let report = load.stop();
-    assert_nothing_lost(&report, &bed);
+    // On an engine its cable is pulled with requests under way. GETs are saved; a POST that it has may have been done.
+    let lost: Vec<_> = report.lost().iter().filter(|l| l.post.is_none() || l.phase != "start").collect();
+    assert!(lost.is_empty(), "{lost:#?}\n{}\n{}", report.table(), bed.proxy.output());
     assert_eq!(report.phase("without it").by_replica().get(replicas[0].name().as_str()), None);
 }
 
-#[test]
-fn requests_wait_out_a_moment_without_any_replica() {
-    let (old, bed) = bed(2, &App::replica());
+fn requests_wait_out_a_moment_without_any_replica(network: impl Network) {
+    let (old, bed) = bed(network, 2, &App::replica());
     let load = load(&bed);
     load.wait_sent(50);
     drop(old);
@@ -161,9 +166,8 @@ fn requests_that_waited_are_released_one_by_one_until_the_new_replicas_have_answ
     }
 }
 
-#[test]
-fn replicas_alike_share_alike() {
-    let (_replicas, bed) = bed(3, &App::replica());
+fn replicas_alike_share_alike(network: impl Network) {
+    let (_replicas, bed) = bed(network, 3, &App::replica());
     let report = Load::start(Plan {
         duration: Some(std::time::Duration::from_secs(3)),
         ..Plan::new(bed.proxy.address(), 200.0)

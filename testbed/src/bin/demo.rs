@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 impl Demo {
     fn start(live: bool) -> Result<Demo, String> {
         say("PostgreSQL starts: a private cluster in a temporary folder");
-        let postgres = Postgres::start().map_err(|error| error.to_string())?;
+        let postgres = Postgres::start(std::net::Ipv4Addr::LOCALHOST.into()).map_err(|error| error.to_string())?;
         let network = Loopback::new();
         say("three db-checkers start under the alias db-checker");
         let checker = App::new(binary("db-checker")).env("DATABASE_URL", postgres.url());

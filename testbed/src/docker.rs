@@ -1,0 +1,136 @@
+//! The command `docker`, as an operator types it.
+
+use crate::guard;
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// Runs `docker` with these arguments, and returns what it printed, without the last line break.
+///
+/// # Errors
+/// When it cannot be started or fails; with what it said.
+pub fn try_docker<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> io::Result<String> {
+    let mut command = Command::new("docker");
+    command.args(arguments).stdin(Stdio::null());
+    let said = command.output()?;
+    if said.status.success() {
+        return Ok(String::from_utf8_lossy(&said.stdout).trim_end().to_owned());
+    }
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&said.stderr).trim_end())))
+}
+
+/// As [`try_docker`], where nothing may fail.
+///
+/// # Panics
+/// When it fails; with what it said.
+#[track_caller]
+pub fn docker<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
+    try_docker(arguments).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The engine's version, or `None` where no engine answers.
+pub fn engine_version() -> Option<&'static str> {
+    static VERSION: OnceLock<Option<String>> = OnceLock::new();
+    VERSION.get_or_init(|| try_docker(["version", "--format", "{{.Server.Version}}"]).ok()).as_deref()
+}
+
+/// Whether this test, which needs a Docker Engine, can run. Says so loudly if not: on the terminal itself, since the
+/// harness shows no output of tests that pass. Either way it goes into the file that `ENGINE_TALLY` names, which
+/// `make test` counts.
+pub fn engine_answers(test: &str) -> bool {
+    let version = engine_version();
+    if let Some(tally) = std::env::var_os("ENGINE_TALLY") {
+        let line = format!("{} {test}\n", if version.is_some() { "ran" } else { "skipped" });
+        let mut file = OpenOptions::new().create(true).append(true).open(tally).expect("ENGINE_TALLY can be written");
+        file.write_all(line.as_bytes()).expect("ENGINE_TALLY can be written");
+    }
+    if version.is_none() {
+        let _ = writeln!(io::stderr(), "SKIPPED {test}: it needs a Docker Engine, and `docker info` does not answer");
+    }
+    version.is_some()
+}
+
+/// An image that holds nothing but the C library: what the workspace's binaries, mounted into it, need. It is made of
+/// this machine's own files, once.
+///
+/// # Panics
+/// When the engine or `ldd` fails.
+pub fn bare_image() -> &'static str {
+    static IMAGE: OnceLock<String> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let said = Command::new("ldd").arg(crate::binary("replica")).output().expect("ldd comes with the C library");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let libraries: Vec<&str> = said.split_whitespace().filter(|word| word.starts_with('/')).collect();
+        assert!(!libraries.is_empty(), "ldd says of no library where it is: {said}");
+        // FNV-1a: a name that changes when a library does.
+        let mark = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let version = libraries.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, library| {
+            let file = Path::new(library).metadata().expect("ldd found it");
+            format!("{library} {} {}", file.len(), file.mtime()).as_bytes().iter().fold(hash, mark)
+        });
+        let image = format!("evenkeel-testbed:{version:016x}");
+        if try_docker(["image", "inspect", &image]).is_err() {
+            let mut tar = Command::new("tar")
+                .args(["--create", "--dereference", "--absolute-names", "--transform", "s,^/,,"])
+                .args(&libraries)
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("tar");
+            let tree = tar.stdout.take().expect("piped");
+            let import = Command::new("docker").args(["import", "-", &image]).stdin(tree).output().expect("docker");
+            assert!(tar.wait().is_ok_and(|s| s.success()), "tar of {libraries:?} failed");
+            assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+        }
+        image
+    })
+}
+
+/// A network of the engine's, removed when dropped.
+#[derive(Debug)]
+pub struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    /// Makes a user-defined bridge network; `options` are further ones of `docker network create`.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn new(options: &[&str]) -> Bridge {
+        let name = unique("net");
+        guard::watch_network(&name);
+        docker(["network", "create"].iter().chain(options).chain(&[name.as_str()]));
+        Bridge { name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Whoever is still on it goes first: a test that fails drops things in any order.
+        let format = "{{range $id, $_ := .Containers}}{{$id}} {{end}}";
+        let members = try_docker(["network", "inspect", "--format", format, &self.name]).unwrap_or_default();
+        for member in members.split_whitespace() {
+            let _ = try_docker(["network", "disconnect", "--force", &self.name, member]);
+        }
+        let _ = try_docker(["network", "rm", &self.name]);
+        guard::release_network(&self.name);
+    }
+}
+
+/// A name that no other run on this engine has.
+pub fn unique(what: &str) -> String {
+    static RUN: OnceLock<u32> = OnceLock::new();
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let run = RUN.get_or_init(|| fastrand::u32(..));
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("evenkeel-{what}-{run:08x}-{count}")
+}
