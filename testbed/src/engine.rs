@@ -144,6 +144,10 @@ impl Container for Member {
         self.name.clone()
     }
 
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
     fn address(&self) -> SocketAddr {
         *self.address.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -40,6 +40,11 @@ pub trait Container: Send + Sync {
     /// Its name, unique on the network; the program is told it as `NAME`.
     fn name(&self) -> String;
 
+    /// Its name for whoever runs the network: on an engine, what `docker` calls it.
+    fn id(&self) -> String {
+        self.name()
+    }
+
     /// Where its program listens, or is about to.
     fn address(&self) -> SocketAddr;
 

@@ -32,6 +32,7 @@ mod ailing;
 mod chain;
 mod clients;
 mod dns;
+mod docker_dns;
 mod drain;
 mod exchange;
 mod limits;

@@ -1,33 +1,43 @@
 //! Asks a name server one question and prints the answer as JSON: what a container sees of Docker's DNS.
 //!
-//! `ask NAME [--server ADDRESS:PORT] [--type TYPE] [--edns BYTES] [--tcp]`
+//! `ask NAME [--server ADDRESS:PORT] [--type TYPE] [--edns BYTES] [--tcp] [--watch MS]`
+//!
+//! With `--watch` it asks on for so long, every few milliseconds, and prints each answer that differs from the one before;
+//! `at` is the time of day in milliseconds.
 
 #![allow(clippy::disallowed_methods)] // it lives in real time
 
 use hickory_server::proto::op::{Edns, Message, Query};
 use hickory_server::proto::rr::{Name, RecordType};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// As long as the C library waits for a server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two questions of `--watch`: a record that is away for as long is seen to be.
+const PAUSE: Duration = Duration::from_millis(1);
+
+const USAGE: &str = "usage: ask NAME [--server A:P] [--type T] [--edns BYTES] [--tcp] [--watch MS]";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let name = arguments.next().ok_or("usage: ask NAME [--server A:P] [--type T] [--edns BYTES] [--tcp]")?;
-    let (mut server, mut kind, mut edns, mut tcp) = ("127.0.0.11:53".to_owned(), RecordType::A, None, false);
+    let name = arguments.next().ok_or(USAGE)?;
+    let mut asking = Asking { server: "127.0.0.11:53".into(), question: vec![], tcp: false };
+    let (mut kind, mut edns, mut watch) = (RecordType::A, None, Duration::ZERO);
     while let Some(option) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{option} needs a value"));
         match option.as_str() {
-            "--server" => server = value()?,
+            "--server" => asking.server = value()?,
             "--type" => kind = RecordType::from_str(&value()?)?,
             "--edns" => edns = Some(value()?.parse::<u16>()?),
-            "--tcp" => tcp = true,
-            _ => return Err(format!("not understood: {option}").into()),
+            "--tcp" => asking.tcp = true,
+            "--watch" => watch = Duration::from_millis(value()?.parse()?),
+            _ => return Err(format!("not understood: {option}\n{USAGE}").into()),
         }
     }
     let mut question = Message::query();
@@ -38,24 +48,54 @@ fn main() -> Result<(), Box<dyn Error>> {
         edns.set_max_payload(bytes);
         question.set_edns(edns);
     }
-    let began = Instant::now();
-    let bytes = if tcp { over_tcp(&server, &question.to_vec()?) } else { over_udp(&server, &question.to_vec()?) };
-    let told = match bytes {
-        Ok(bytes) => {
-            let answer = Message::from_vec(&bytes)?;
-            json!({
-                "code": answer.metadata.response_code.to_string(),
-                "truncated": answer.metadata.truncation,
-                "records": answer.answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>(),
-                "ttl": answer.answers.iter().map(|r| r.ttl).max(),
-                "bytes": bytes.len(),
-                "ms": began.elapsed().as_millis(),
-            })
+    asking.question = question.to_vec()?;
+
+    let end = Instant::now() + watch;
+    let mut last = Value::Null;
+    loop {
+        let began = Instant::now();
+        let (answer, about) = asking.ask();
+        if answer != last {
+            let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+            let took = began.elapsed().as_millis();
+            println!("{}", json!({"answer": answer, "about": about, "at": at, "took": took}));
+            last = answer;
         }
-        Err(error) => json!({"error": error.to_string(), "ms": began.elapsed().as_millis()}),
-    };
-    println!("{told}");
-    Ok(())
+        if Instant::now() >= end {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// One question, asked as often as wanted.
+struct Asking {
+    server: String,
+    question: Vec<u8>,
+    tcp: bool,
+}
+
+impl Asking {
+    /// The answer, its records sorted, and what may differ between two that say the same.
+    fn ask(&self) -> (Value, Value) {
+        let bytes =
+            if self.tcp { over_tcp(&self.server, &self.question) } else { over_udp(&self.server, &self.question) };
+        let message = bytes
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| Ok((Message::from_vec(&bytes).map_err(|e| e.to_string())?, bytes.len())));
+        match message {
+            Ok((message, length)) => {
+                let records: Vec<String> = message.answers.iter().map(|r| r.data.to_string()).collect();
+                let mut sorted = records.clone();
+                sorted.sort();
+                let code = message.metadata.response_code.to_string();
+                let answer = json!({"code": code, "truncated": message.metadata.truncation, "records": sorted});
+                let ttl = message.answers.iter().map(|r| r.ttl).max();
+                (answer, json!({"order": records, "ttl": ttl, "bytes": length}))
+            }
+            Err(error) => (json!({"error": error}), Value::Null),
+        }
+    }
 }
 
 fn over_udp(server: &str, question: &[u8]) -> std::io::Result<Vec<u8>> {
