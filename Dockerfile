@@ -3,13 +3,13 @@
 # Link-time optimization over everything takes 2 GB of memory; on a smaller machine add --build-arg PROFILE=thin, which
 # takes less than 1 GB and costs a few per cent of speed, or build elsewhere and load the image.
 
-# Every manifest, and every source emptied: what the dependencies' layer depends on, whatever members there are.
+# Every manifest with an empty program beside it: what the dependencies' layer depends on, whatever the sources say.
 FROM rust:1.95-slim-bookworm AS manifests
 WORKDIR /src
 COPY . .
-RUN echo 'fn main() {}' > /empty.rs \
- && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock -delete \
- && find . -name '*.rs' -exec cp /empty.rs {} \;
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+ && find . -depth -type d -empty -delete \
+ && find . -name Cargo.toml -execdir sh -c 'mkdir -p src && touch src/lib.rs && echo "fn main() {}" >src/main.rs' \;
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \

@@ -15,6 +15,7 @@ demo: setup
 test: setup
 	cargo build --workspace --bins
 	rm -f $(TALLY)
+	if docker info >/dev/null 2>&1; then sh testbed/engine/images.sh; fi
 	ENGINE_TALLY=$(TALLY) cargo test --workspace
 	cargo run --quiet --package testbed --bin demo -- --once
 	@sh testbed/engine/report.sh $(TALLY)

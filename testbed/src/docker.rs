@@ -89,6 +89,20 @@ pub fn bare_image() -> &'static str {
     })
 }
 
+/// The images of compose.yaml, `evenkeel`, `evenkeel-web` and `evenkeel-db-checker`, built as their Dockerfiles say: in
+/// minutes the first time, out of the engine's cache after that (`make test` does it beforehand, with its progress shown).
+///
+/// # Panics
+/// When one cannot be built; with what was said.
+pub fn build_images() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/engine/images.sh");
+        let said = Command::new("sh").arg(script).output().expect("every machine that runs these tests has sh");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    });
+}
+
 /// A network of the engine's, removed when dropped.
 #[derive(Debug)]
 pub struct Bridge {

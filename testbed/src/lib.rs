@@ -8,6 +8,7 @@
 //! Network    what tests are written against: start containers under an alias, signal, pause, rename, disconnect them
 //! Loopback   the network of 127.x.y.z, one subnet for each test, with its own Dns and the faults that Docker's shows
 //! Engine     the network of a real Docker Engine: containers, aliases, Docker's DNS
+//! DokkuApp   an app on such an engine, deployed in Dokku's order
 //! Process    a child that cannot outlive the test, with its output
 //! Proxy      evenkeel in a container, with a configuration in milliseconds
 //! Postgres   a private cluster in a temporary folder
@@ -22,6 +23,7 @@
 
 mod dns;
 pub mod docker;
+pub mod dokku;
 mod engine;
 mod guard;
 mod load;

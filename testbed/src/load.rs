@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 /// What to send.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Whom to.
-    pub target: SocketAddr,
+    /// Whom to: an address and port, or a name and port. A name is resolved for each connection, and the first address
+    /// is the only one that is tried.
+    pub target: String,
     /// Requests a second.
     pub rate: f64,
     /// How they are spaced.
@@ -41,9 +42,9 @@ pub struct Plan {
 
 impl Plan {
     /// GETs of `/`, at random times.
-    pub fn new(target: SocketAddr, rate: f64) -> Plan {
+    pub fn new(target: impl ToString, rate: f64) -> Plan {
         Plan {
-            target,
+            target: target.to_string(),
             rate,
             spacing: Spacing::Poisson,
             posts: 0.0,
@@ -232,6 +233,18 @@ impl Report {
         counts
     }
 
+    /// What was sent, what was lost and when, and latencies in milliseconds; `start` is the load's, in milliseconds of the
+    /// time of day.
+    pub fn to_json(&self, start: u128) -> serde_json::Value {
+        let loss = |l: &Loss| {
+            let (due, after) = (l.due.as_millis(), l.after.as_millis());
+            json!({"due": due, "after": after, "post": l.post, "kind": format!("{:?}", l.kind)})
+        };
+        let [p50, p99] = [0.5, 0.99].map(|share| self.percentile(share).as_secs_f64() * 1e3);
+        let losses: Vec<_> = self.losses.iter().map(loss).collect();
+        json!({"start": start as u64, "sent": self.sent(), "losses": losses, "p50": p50, "p99": p99})
+    }
+
     /// A line for each phase: sent, lost, p50, p99, p99.9.
     pub fn table(&self) -> String {
         let mut text = format!("{:<28}{:>9}{:>7}{:>10}{:>10}{:>10}\n", "", "requests", "lost", "p50", "p99", "p99.9");
@@ -372,7 +385,7 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
         let mut sender = match kept {
             Some(sender) if sender.is_closed() => continue,
             Some(sender) => sender,
-            None => connect(plan.target).await?,
+            None => connect(&plan.target).await?,
         };
         if sender.ready().await.is_err() {
             continue;
@@ -400,9 +413,11 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
     if plan.answers.contains(&status) { Ok(replica) } else { Err(LossKind::Status(status, proxy_status)) }
 }
 
-async fn connect(to: SocketAddr) -> Result<Sender, LossKind> {
+async fn connect(to: &str) -> Result<Sender, LossKind> {
     let refused = |e: &dyn std::error::Error| LossKind::Connect(e.to_string());
-    let stream = tokio::net::TcpStream::connect(to).await.map_err(|e| refused(&e))?;
+    let first = tokio::net::lookup_host(to).await.map_err(|e| refused(&e))?.next();
+    let first = first.ok_or_else(|| LossKind::Connect(format!("{to} has no address")))?;
+    let stream = tokio::net::TcpStream::connect(first).await.map_err(|e| refused(&e))?;
     let _ = stream.set_nodelay(true);
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
     tokio::task::spawn_local(connection);

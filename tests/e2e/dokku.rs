@@ -1,0 +1,289 @@
+//! Deploys in Dokku's order, emulated on the engine, of the app behind the proxy and of the proxy itself, under the load
+//! of a client that never retries.
+
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+use testbed::docker::{Bridge, docker, engine_answers, try_docker, unique};
+use testbed::dokku::{Attachment, Check, DokkuApp, Retirement};
+use testbed::{App, Load, Plan, Report, Wire, confined, eventually};
+
+/// Requests a second.
+const RATE: f64 = 100.0;
+
+/// An app that loses what it holds at SIGTERM, as one without a handler does; and its requests take a while.
+fn careless() -> App {
+    App::replica().env("MEAN_MS", 10).env("LISTEN_AFTER_MS", 500)
+}
+
+/// One that finishes what it holds.
+fn careful() -> App {
+    careless().env("ON_TERM", "graceful")
+}
+
+/// The proxy with the settings that it is shipped with, but for its log.
+fn proxy(folder: &tempfile::TempDir, upstream: &str) -> App {
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = folder.path().join("proxy.toml");
+    std::fs::write(&file, include_str!("../../proxy.toml").replace("path = \"/ping\"", "path = \"/status/200\""))
+        .unwrap();
+    let mut app = App::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .env("UPSTREAM", format!("{upstream}:8080"))
+        .env("EVENKEEL_CONFIG", file.display());
+    app.mount = Some(folder.path().to_owned());
+    app
+}
+
+fn ready() -> Check {
+    Check::Startup(vec![env!("CARGO_BIN_EXE_evenkeel").into(), "ready".into()])
+}
+
+/// The app and the proxy in front of it, both deployed.
+struct Bed<'a> {
+    proxy: DokkuApp<'a>,
+    app: DokkuApp<'a>,
+    _folder: tempfile::TempDir,
+}
+
+impl<'a> Bed<'a> {
+    fn new(network: &'a Bridge, program: App, count: usize, attachment: Attachment) -> Bed<'a> {
+        let mut app = DokkuApp::new("db-checker", network, program, attachment);
+        app.deploy(count).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut proxy = DokkuApp::new("proxy", network, proxy(&folder, &app.alias()), Attachment::NetAlias);
+        proxy.check = ready();
+        proxy.deploy(1).unwrap();
+        let bed = Bed { proxy, app, _folder: folder };
+        bed.wait_up(count);
+        bed
+    }
+
+    /// Waits until the proxy has so many replicas that are up and nobody else that is active.
+    fn wait_up(&self, count: usize) {
+        eventually(&format!("{count} replicas are up"), || {
+            self.status().contains(&format!(" {count} of {count} replicas usable "))
+        });
+    }
+
+    fn status(&self) -> String {
+        try_docker(["exec", &self.proxy.containers()[0], env!("CARGO_BIN_EXE_evenkeel"), "status"]).unwrap_or_default()
+    }
+
+    fn address(&self) -> SocketAddr {
+        let ip = self.proxy.address(&self.proxy.containers()[0]);
+        (ip.parse::<std::net::IpAddr>().unwrap(), 8080).into()
+    }
+
+    fn load(&self) -> Load {
+        Load::start(Plan { posts: 0.1, ..Plan::new(self.address(), RATE) })
+    }
+
+    /// Nothing is lost, except what `forgiven` forgives.
+    #[track_caller]
+    fn assert_kept(&self, report: &Report, forgiven: impl Fn(&testbed::Loss) -> bool) {
+        let lost: Vec<_> = report.lost().iter().filter(|loss| !forgiven(loss)).collect();
+        println!("{}", report.table());
+        assert!(lost.is_empty(), "{lost:#?}\n{}", docker(["logs", &self.proxy.containers()[0]]));
+    }
+}
+
+/// POSTs that were under way in an app that drops what it holds: they may have been done, so nobody may send them again.
+fn dropped(loss: &testbed::Loss) -> bool {
+    loss.post.is_some() && matches!(loss.kind, testbed::LossKind::Broken(_))
+}
+
+fn never(_: &testbed::Loss) -> bool {
+    false
+}
+
+/// Two deploys, one of them to another scale, under load.
+fn redeploy(test: &str, program: App, attachment: Attachment, retirement: Retirement) {
+    if !engine_answers(&format!("dokku::{test}")) {
+        return;
+    }
+    let drops = !program.env.iter().any(|(name, _)| name == "ON_TERM");
+    let network = Bridge::new(&[]);
+    let mut bed = Bed::new(&network, program, 2, attachment);
+    bed.app.retirement = retirement;
+    let load = bed.load();
+    for count in [3, 2] {
+        load.phase(&format!("to {count}"));
+        bed.app.deploy(count).unwrap();
+        bed.app.retire();
+        bed.wait_up(count);
+        load.wait_sent(50);
+    }
+    bed.assert_kept(&load.stop(), |loss| drops && dropped(loss));
+}
+
+#[test]
+fn redeploys_lose_nothing_where_containers_are_attached_after_their_creation() {
+    redeploy("attach_post_create", careful(), Attachment::PostCreate, Retirement::EarlyTerm);
+}
+
+#[test]
+fn redeploys_of_an_app_that_drops_what_it_holds_cost_only_the_posts_it_held() {
+    redeploy("attach_post_create, careless", careless(), Attachment::PostCreate, Retirement::EarlyTerm);
+}
+
+#[test]
+fn redeploys_lose_nothing_where_containers_are_attached_after_their_checks() {
+    redeploy("attach_post_deploy", careless(), Attachment::PostDeploy, Retirement::EarlyTerm);
+}
+
+#[test]
+fn redeploys_lose_nothing_with_the_docker_options_of_2018() {
+    redeploy("net_alias", careless(), Attachment::NetAlias, Retirement::EarlyTerm);
+}
+
+#[test]
+fn redeploys_lose_nothing_in_the_order_before_0_38() {
+    redeploy("before 0.38", careful(), Attachment::PostCreate, Retirement::AfterWait);
+}
+
+#[test]
+fn a_deploy_whose_check_fails_is_not_noticed() {
+    if !engine_answers("dokku::a_deploy_whose_check_fails") {
+        return;
+    }
+    let network = Bridge::new(&[]);
+    let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
+    let load = bed.load();
+    load.wait_sent(50);
+    load.phase("failed");
+    // It is in DNS, listens, and is gone two seconds later.
+    bed.app.check = Check::Startup(vec!["/no-such-program".into()]);
+    bed.app.deploy(2).unwrap_err();
+    bed.wait_up(2);
+    load.wait_sent(100);
+    bed.assert_kept(&load.stop(), dropped);
+}
+
+#[test]
+fn a_deploy_without_checks_is_waited_out() {
+    if !engine_answers("dokku::a_deploy_without_checks") {
+        return;
+    }
+    let network = Bridge::new(&[]);
+    let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
+    bed.app.retirement = Retirement::Before;
+    bed.app.check = Check::Uptime(Duration::ZERO);
+    let load = bed.load();
+    load.wait_sent(50);
+    load.phase("nobody is there");
+    bed.app.deploy(2).unwrap();
+    bed.wait_up(2);
+    load.wait_sent(100);
+    bed.assert_kept(&load.stop(), never);
+}
+
+/// A client on the network, which finds the proxy by its alias.
+struct Client(String);
+
+impl Client {
+    fn start(network: &Bridge, target: &str, rate: f64) -> Client {
+        let name = unique("client");
+        let app = App::new(testbed::binary("client")).env("TARGET", target).env("RATE", rate);
+        let mut arguments: Vec<String> =
+            ["run", "--detach", "--name", &name, "--network", network.name()].map(Into::into).into();
+        arguments.extend(confined(&app, "client"));
+        docker(arguments);
+        Client(name)
+    }
+
+    /// Ends it; what became of its requests.
+    fn end(self) -> Value {
+        docker(["kill", "--signal", "TERM", &self.0]);
+        DokkuApp::wait_ended(&self.0);
+        let logs = docker(["logs", &self.0]);
+        let line = logs.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {logs}"))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = try_docker(["rm", "--force", &self.0]);
+    }
+}
+
+#[test]
+fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
+    if !engine_answers("dokku::a_redeploy_of_the_proxy_itself") {
+        return;
+    }
+    let network = Bridge::new(&[]);
+    let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
+    let client = Client::start(&network, "proxy:8080", RATE);
+    let mut ends = vec![];
+    for _ in 0..2 {
+        // Both are under the alias; the old one is told to go, and serves on until nobody comes.
+        bed.proxy.deploy(1).unwrap();
+        bed.wait_up(2);
+        for old in bed.proxy.retiring() {
+            DokkuApp::wait_ended(&old);
+            assert_eq!(docker(["inspect", "--format", "{{.State.ExitCode}}", &old]), "0", "{}", docker(["logs", &old]));
+            let ended = docker(["inspect", "--format", "{{.State.FinishedAt}}", &old]);
+            let ended = humantime::parse_rfc3339(&ended).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+            ends.push(ended.as_millis() as i64);
+        }
+        bed.proxy.retire();
+    }
+    let told = client.end();
+    let start = told["start"].as_i64().unwrap();
+    let losses = told["losses"].as_array().unwrap();
+    let late =
+        |loss: &Value| ends.iter().map(|end| start + loss["due"].as_i64().unwrap() - end).min_by_key(|d| d.abs());
+    println!("{} requests, {} lost, p99 {:.1} ms", told["sent"], losses.len(), told["p99"].as_f64().unwrap());
+    for loss in losses {
+        println!("due {:+} ms from the end of an old proxy: {}", late(loss).unwrap(), loss["kind"]);
+        assert!(loss["kind"].as_str().unwrap().starts_with("Connect"), "{loss}: it was taken and not answered");
+        // The record goes some 100 ms to 2 s after the process; nobody can be there to answer in between.
+        assert!((-200..2500).contains(&late(loss).unwrap()), "{loss}: {ends:?}");
+    }
+}
+
+/// `web` asks by the recipe's names and ports; what its users see where db-checker is not there.
+#[test]
+fn users_of_web_see_the_500_of_a_direct_dial_when_no_replica_is_left() {
+    if !engine_answers("dokku::users_of_web_see_the_500") {
+        return;
+    }
+    let network = Bridge::new(&[]);
+    let mut checker =
+        DokkuApp::new("db-checker", &network, App::new(testbed::binary("db-checker")), Attachment::PostCreate);
+    checker.check = Check::Uptime(Duration::ZERO);
+    let postgres = testbed::Postgres::start(gateway(&network)).unwrap();
+    checker.set_app(App::new(testbed::binary("db-checker")).env("DATABASE_URL", postgres.url()));
+    checker.deploy(2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // The port of the recipe: what EXPOSE says becomes PORT, and so `http://proxy/ping` is right without one.
+    let program = proxy(&folder, &checker.alias()).env("PORT", 80);
+    std::fs::write(folder.path().join("proxy.toml"), include_str!("../../proxy.toml")).unwrap();
+    let mut proxy = DokkuApp::new("proxy", &network, program, Attachment::NetAlias);
+    proxy.check = ready();
+    proxy.deploy(1).unwrap();
+    let program = App::new(testbed::binary("web")).env("CHECK_DB_URL", "http://proxy/ping");
+    let mut web = DokkuApp::new("web", &network, program, Attachment::PostCreate);
+    web.check = Check::Uptime(Duration::ZERO);
+    web.deploy(1).unwrap();
+    let at = SocketAddr::new(web.address(&web.containers()[0]).parse().unwrap(), 8080);
+    let check_db = || {
+        let Ok(mut wire) = Wire::try_connect(at) else { return (0, String::new()) };
+        wire.get("/check_db");
+        wire.response().map_or((0, String::new()), |response| (response.status, response.text()))
+    };
+    eventually("all is well", || check_db() == (200, "DB is available".into()));
+    for replica in checker.containers() {
+        docker(["stop", "--time", "1", replica]);
+    }
+    let (status, text) = check_db();
+    assert!(status == 500 && text.starts_with("could not check if DB is available: "), "{status} {text}");
+    checker.deploy(2).unwrap();
+    eventually("all is well again", || check_db() == (200, "DB is available".into()));
+}
+
+/// This machine's address on that network.
+fn gateway(network: &Bridge) -> std::net::IpAddr {
+    docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", network.name()]).parse().unwrap()
+}

@@ -1,0 +1,192 @@
+//! The images as their Dockerfiles make them, alone and as compose.yaml puts them together.
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use testbed::docker::{build_images, docker, engine_answers, try_docker, unique};
+use testbed::{Wire, eventually};
+
+/// A container of the proxy's image, removed at the end.
+struct Alone(String);
+
+impl Alone {
+    /// Runs it as confined as a container can be; `arguments` go to `docker run`.
+    fn run(arguments: &[&str]) -> Alone {
+        let name = unique("alone");
+        let confined = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
+        let mut command = vec!["run", "--detach", "--name", &name];
+        command.extend(confined.iter().chain(arguments));
+        command.push("evenkeel");
+        docker(command);
+        Alone(name)
+    }
+
+    fn inspect(&self, format: &str) -> String {
+        docker(["inspect", "--format", format, &self.0])
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = try_docker(["rm", "--force", "--volumes", &self.0]);
+    }
+}
+
+#[test]
+fn the_image_is_small_and_says_what_an_orchestrator_asks_of_it() {
+    if !engine_answers("images::the_image_is_small") {
+        return;
+    }
+    build_images();
+    let image: Value =
+        serde_json::from_str(&docker(["image", "inspect", "--format", "{{json .}}", "evenkeel"])).unwrap();
+    let size = image["Size"].as_u64().unwrap();
+    println!("the image takes {:.1} MB", size as f64 / 1e6);
+    assert!(size < 15_000_000, "{size} bytes");
+    let config = &image["Config"];
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["Cmd"], serde_json::json!(["evenkeel"]));
+    assert!(config["Entrypoint"].is_null(), "a Procfile's command would become its arguments");
+    assert_eq!(config["ExposedPorts"], serde_json::json!({"80/tcp": {}}), "Dokku takes its PORT from here");
+    assert_eq!(config["StopSignal"], "SIGTERM");
+    assert_eq!(config["Healthcheck"]["Test"], serde_json::json!(["CMD", "evenkeel", "ready"]));
+    assert_eq!(config["Labels"]["org.opencontainers.image.title"], "Evenkeel");
+    for app in ["evenkeel-web", "evenkeel-db-checker"] {
+        assert_eq!(docker(["image", "inspect", "--format", "{{.Config.User}}", app]), "65532", "{app}");
+    }
+    // What Dokku looks for in the working directory of an image that was loaded.
+    let files = Alone::run(&[]);
+    for file in ["Procfile", "app.json", "proxy.toml"] {
+        let there = docker(["cp", &format!("{}:/app/{file}", files.0), "-"]);
+        let here = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        assert!(there.contains(&here), "{file} differs");
+    }
+}
+
+#[test]
+fn the_image_runs_confined_tells_its_health_and_ends_when_told() {
+    if !engine_answers("images::the_image_runs_confined") {
+        return;
+    }
+    build_images();
+    let proxy = Alone::run(&["--health-interval=1s"]);
+    eventually("its health check passes", || proxy.inspect("{{.State.Health.Status}}") == "healthy");
+    // There is no shell in it, and none is needed.
+    assert!(try_docker(["exec", &proxy.0, "sh", "-c", "true"]).is_err());
+    let status = docker(["exec", &proxy.0, "evenkeel", "status"]);
+    assert!(status.contains("db-checker"), "{status}");
+    let check = try_docker(["exec", &proxy.0, "evenkeel", "check"]);
+    let told = check.expect_err("nobody is there, and check says so by its exit status").to_string();
+    println!("{told}");
+    docker(["stop", "--time", "20", &proxy.0]);
+    assert_eq!(proxy.inspect("{{.State.ExitCode}}"), "0");
+}
+
+#[test]
+fn a_configuration_in_a_mounted_directory_is_taken_over_without_a_restart() {
+    if !engine_answers("images::a_configuration_in_a_mounted_directory") {
+        return;
+    }
+    build_images();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let write = |text: &str| {
+        let next = folder.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, folder.path().join("proxy.toml")).unwrap();
+    };
+    write("[upstream.one]\naddress = \"one:80\"\n");
+    let volume = format!("{}:/config:ro", folder.path().display());
+    let proxy = Alone::run(&["--volume", &volume, "--env", "EVENKEEL_CONFIG=/config/proxy.toml"]);
+    let status = || try_docker(["exec", &proxy.0, "evenkeel", "status"]).unwrap_or_default();
+    eventually("it runs", || status().contains("one"));
+    write("[upstream.two]\naddress = \"two:80\"\n");
+    eventually("the other upstream is taken over", || status().contains("two"));
+    write("[upstream.three]\naddres = \"three:80\"\n");
+    let logs = || {
+        let said = Command::new("docker").args(["logs", &proxy.0]).output().unwrap();
+        String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
+    };
+    eventually("a bad file is told of", || logs().contains("addres"));
+    assert!(status().contains("two"), "and changes nothing");
+}
+
+/// compose.yaml, running under a name of its own.
+struct Compose {
+    project: String,
+    port: u16,
+}
+
+impl Compose {
+    fn up() -> Compose {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let compose = Compose { project: unique("compose"), port };
+        compose.run(&["up", "--detach"]);
+        compose
+    }
+
+    /// Runs `docker compose`, or `docker-compose` where the plugin is missing.
+    fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
+        let plugin = try_docker(["compose", "version"]).is_ok();
+        let mut command = Command::new(if plugin { "docker" } else { "docker-compose" });
+        command.args(plugin.then_some("compose")).args(["--project-name", &self.project]).args(arguments);
+        command.env("WEB_PORT", self.port.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let said = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> String {
+        self.try_run(arguments).unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+    }
+
+    /// What web's users see.
+    fn check_db(&self) -> (u16, String) {
+        let Ok(mut wire) = Wire::try_connect(([127, 0, 0, 1], self.port).into()) else { return (0, String::new()) };
+        wire.get("/check_db");
+        wire.response().map_or((0, String::new()), |response| (response.status, response.text()))
+    }
+
+    /// Whether the proxy has so many replicas, all of them usable.
+    fn has_replicas(&self, count: usize) -> bool {
+        let status = self.try_run(&["exec", "-T", "proxy", "evenkeel", "status"]).unwrap_or_default();
+        status.contains(&format!(" {count} of {count} replicas usable "))
+    }
+}
+
+impl Drop for Compose {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.try_run(&["logs", "--tail", "40"]).unwrap_or_default());
+        }
+        let _ = self.try_run(&["down", "--volumes", "--timeout", "5"]);
+    }
+}
+
+#[test]
+fn compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself() {
+    if !engine_answers("images::compose_brings_up") {
+        return;
+    }
+    build_images();
+    let compose = Compose::up();
+    let available = (200, "DB is available".to_owned());
+    eventually("web says that the database is there", || compose.check_db() == available);
+    compose.run(&["up", "--detach", "--scale", "db-checker=5"]);
+    eventually("the proxy has five", || compose.has_replicas(5));
+    for _ in 0..50 {
+        assert_eq!(compose.check_db(), available);
+    }
+    compose.run(&["up", "--detach", "--scale", "db-checker=2"]);
+    eventually("the proxy has two", || compose.has_replicas(2));
+    assert_eq!(compose.check_db(), available);
+    compose.run(&["stop", "db"]);
+    eventually("424 is an answer", || compose.check_db() == (200, "DB is not available".into()));
+    compose.run(&["start", "db"]);
+    eventually("the database is back", || compose.check_db() == available);
+    compose.run(&["stop", "db-checker"]);
+    let (status, text) = compose.check_db();
+    assert!(status == 500 && text.starts_with("could not check if DB is available: "), "{status} {text}");
+}
