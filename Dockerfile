@@ -7,9 +7,10 @@
 FROM rust:1.95-slim-bookworm AS manifests
 WORKDIR /src
 COPY . .
-RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+RUN echo 'fn main() {}' >/empty.rs \
+ && find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
  && find . -depth -type d -empty -delete \
- && find . -name Cargo.toml -execdir sh -c 'mkdir -p src && touch src/lib.rs && echo "fn main() {}" >src/main.rs' \;
+ && find . -name Cargo.toml -execdir sh -c 'mkdir -p src && touch src/lib.rs && cp /empty.rs src/main.rs' \;
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \

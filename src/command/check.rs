@@ -148,11 +148,16 @@ async fn guess_name(config: &Config, host: &Host, resolution: &Resolution, resol
                      `docker network create`, not on the default bridge"
                 .to_owned(),
         },
-        _ => format!(
-            "no container on this proxy's networks has that name: is the app started and on the same network \
-             (docker network inspect), and is \"{name}\" its alias there? Dokku's network plugin names it APP.PROCESS, \
-             e.g. {name}.web"
-        ),
+        _ => {
+            let dokku = match name.contains('.') {
+                true => String::new(),
+                false => format!(" Dokku's network plugin names it APP.PROCESS, e.g. {name}.web"),
+            };
+            format!(
+                "no container on this proxy's networks has that name: is the app started and on the same network \
+                 (docker network inspect), and is \"{name}\" its alias there?{dokku}"
+            )
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Plan {
     pub posts: f64,
     /// The target of GETs.
     pub path: String,
+    /// Whether connections are kept for further requests.
+    pub keep: bool,
     /// Statuses that are the app's answers; any other is a loss.
     pub answers: Vec<u16>,
     /// When to stop by itself; else at [`Load::stop`].
@@ -49,6 +51,7 @@ impl Plan {
             spacing: Spacing::Poisson,
             posts: 0.0,
             path: "/".into(),
+            keep: true,
             answers: vec![200],
             duration: None,
             patience: Duration::from_secs(20),
@@ -409,7 +412,9 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
     while let Some(frame) = body.frame().await {
         frame.map_err(broken)?;
     }
-    idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+    if plan.keep {
+        idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+    }
     if plan.answers.contains(&status) { Ok(replica) } else { Err(LossKind::Status(status, proxy_status)) }
 }
 

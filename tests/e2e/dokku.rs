@@ -181,9 +181,10 @@ fn a_deploy_without_checks_is_waited_out() {
 struct Client(String);
 
 impl Client {
-    fn start(network: &Bridge, target: &str, rate: f64) -> Client {
+    /// With or without connections that are kept for further requests.
+    fn start(network: &Bridge, keep: &str) -> Client {
         let name = unique("client");
-        let app = App::new(testbed::binary("client")).env("TARGET", target).env("RATE", rate);
+        let app = App::new(testbed::binary("client")).env("TARGET", "proxy:8080").env("RATE", RATE).env("KEEP", keep);
         let mut arguments: Vec<String> =
             ["run", "--detach", "--name", &name, "--network", network.name()].map(Into::into).into();
         arguments.extend(confined(&app, "client"));
@@ -214,7 +215,7 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
     }
     let network = Bridge::new(&[]);
     let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
-    let client = Client::start(&network, "proxy:8080", RATE);
+    let clients = ["yes", "no"].map(|keep| (keep, Client::start(&network, keep)));
     let mut ends = vec![];
     for _ in 0..2 {
         // Both are under the alias; the old one is told to go, and serves on until nobody comes.
@@ -229,17 +230,25 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
         }
         bed.proxy.retire();
     }
-    let told = client.end();
-    let start = told["start"].as_i64().unwrap();
-    let losses = told["losses"].as_array().unwrap();
-    let late =
-        |loss: &Value| ends.iter().map(|end| start + loss["due"].as_i64().unwrap() - end).min_by_key(|d| d.abs());
-    println!("{} requests, {} lost, p99 {:.1} ms", told["sent"], losses.len(), told["p99"].as_f64().unwrap());
-    for loss in losses {
-        println!("due {:+} ms from the end of an old proxy: {}", late(loss).unwrap(), loss["kind"]);
-        assert!(loss["kind"].as_str().unwrap().starts_with("Connect"), "{loss}: it was taken and not answered");
-        // The record goes some 100 ms to 2 s after the process; nobody can be there to answer in between.
-        assert!((-200..2500).contains(&late(loss).unwrap()), "{loss}: {ends:?}");
+    for (keep, client) in clients {
+        let told = client.end();
+        let start = told["start"].as_i64().unwrap();
+        let losses = told["losses"].as_array().unwrap();
+        let after = |loss: &Value| {
+            let due = start + loss["due"].as_i64().unwrap();
+            ends.iter().map(|end| due - end).min_by_key(|time| time.abs()).unwrap()
+        };
+        let times: Vec<i64> = losses.iter().map(after).collect();
+        let (sent, p99) = (&told["sent"], told["p99"].as_f64().unwrap());
+        println!(
+            "connections kept: {keep}; {sent} requests, p99 {p99:.1} ms, lost {}, due {times:?} ms after an end",
+            losses.len()
+        );
+        for loss in losses {
+            assert!(loss["kind"].as_str().unwrap().starts_with("Connect"), "{loss}: it was taken and not answered");
+            // The record goes some 100 ms to 2 s after the process; nobody can be there to answer in between.
+            assert!((-200..2500).contains(&after(loss)), "{loss}: {ends:?}");
+        }
     }
 }
 

@@ -38,10 +38,12 @@ mod drain;
 mod exchange;
 mod images;
 mod limits;
+mod manifests;
 mod process;
 mod reload;
 mod replicas;
 mod scaling;
+mod swarm;
 
 use std::sync::Mutex;
 use testbed::{Head, Loopback, Network, Origin, Proxy, ProxyConfig, Response, Wire};

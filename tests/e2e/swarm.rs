@@ -1,0 +1,150 @@
+//! Docker Swarm on one node, by `deploy/swarm/stack.yaml`: scaling, rolling updates of the app and of the proxy.
+//!
+//! An engine that is part of a swarm already is left alone: this test makes one of its own and leaves it at the end.
+
+use serde_json::Value;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+use testbed::docker::{bare_image, build_images, docker, engine_answers, try_docker, unique};
+use testbed::{Wire, eventually};
+
+/// A swarm of this engine alone, with the stack on it.
+struct Swarm {
+    stack: String,
+    port: u16,
+}
+
+impl Swarm {
+    fn deploy() -> Swarm {
+        docker(["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377"]);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let swarm = Swarm { stack: unique("stack"), port };
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/swarm/stack.yaml");
+        let mut command = Command::new("docker");
+        command.args(["stack", "deploy", "--resolve-image", "never", "--compose-file", file, &swarm.stack]);
+        let said = command.env("WEB_PORT", port.to_string()).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        swarm
+    }
+
+    fn service(&self, name: &str) -> String {
+        format!("{}_{name}", self.stack)
+    }
+
+    /// What web's users see.
+    fn check_db(&self) -> (u16, String) {
+        let Ok(mut wire) = Wire::try_connect(SocketAddr::from(([127, 0, 0, 1], self.port))) else {
+            return (0, String::new());
+        };
+        wire.get("/check_db");
+        wire.response().map_or((0, String::new()), |response| (response.status, response.text()))
+    }
+
+    /// The running containers of a service.
+    fn containers(&self, service: &str) -> Vec<String> {
+        let filter = format!("label=com.docker.swarm.service.name={}", self.service(service));
+        docker(["ps", "--quiet", "--filter", &filter]).lines().map(Into::into).collect()
+    }
+
+    /// Waits until each of two proxies has so many replicas, all of them usable.
+    fn wait_replicas(&self, count: usize) {
+        eventually(&format!("both proxies have {count}"), || {
+            let proxies = self.containers("proxy");
+            let has = |proxy: &String| {
+                let status = try_docker(["exec", proxy, "evenkeel", "status"]).unwrap_or_default();
+                status.contains(&format!(" {count} of {count} replicas usable "))
+            };
+            proxies.len() == 2 && proxies.iter().all(has)
+        });
+    }
+
+    /// Makes every container of a service anew, one after the other, and waits for the end of it.
+    fn roll(&self, service: &str) {
+        docker(["service", "update", "--force", "--quiet", &self.service(service)]);
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", try_docker(["stack", "ps", "--no-trunc", &self.stack]).unwrap_or_default());
+        }
+        let _ = try_docker(["stack", "rm", &self.stack]);
+        eventually("its containers are gone", || {
+            let filter = format!("label=com.docker.stack.namespace={}", self.stack);
+            try_docker(["ps", "--all", "--quiet", "--filter", &filter]).is_ok_and(|left| left.is_empty())
+        });
+        let _ = try_docker(["volume", "rm", &self.service("database")]);
+        let _ = try_docker(["swarm", "leave", "--force"]);
+    }
+}
+
+/// A client on the stack's network, which asks the proxies by their alias.
+struct Client(String);
+
+impl Client {
+    fn start(network: &str) -> Client {
+        let name = unique("client");
+        let program = testbed::binary("client");
+        let folder = program.parent().unwrap().display();
+        let mount = format!("{folder}:{folder}:ro");
+        let program = program.display().to_string();
+        let mut arguments =
+            vec!["run", "--detach", "--init", "--name", &name, "--network", network, "--volume", &mount];
+        arguments.extend(["--env", "TARGET=proxy:80", "--env", "GET_PATH=/ping", "--env", "RATE=100"]);
+        arguments.extend([bare_image(), &program]);
+        docker(arguments);
+        Client(name)
+    }
+
+    fn end(self) -> Value {
+        docker(["kill", "--signal", "TERM", &self.0]);
+        docker(["wait", &self.0]);
+        let logs = docker(["logs", &self.0]);
+        serde_json::from_str(logs.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {logs}"))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = try_docker(["rm", "--force", &self.0]);
+    }
+}
+
+#[test]
+fn a_stack_scales_and_rolls_and_its_callers_do_not_notice() {
+    if !engine_answers("swarm::a_stack_scales_and_rolls") {
+        return;
+    }
+    if docker(["info", "--format", "{{.Swarm.LocalNodeState}}"]) != "inactive" {
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED swarm: this engine is part of a swarm already, which is left alone");
+        return;
+    }
+    build_images();
+    let swarm = Swarm::deploy();
+    let available = (200, "DB is available".to_owned());
+    eventually("web says that the database is there", || swarm.check_db() == available);
+    swarm.wait_replicas(3);
+    let client = Client::start(&swarm.service("demo"));
+    docker(["service", "scale", "--detach", &format!("{}=5", swarm.service("db-checker"))]);
+    swarm.wait_replicas(5);
+    docker(["service", "scale", "--detach", &format!("{}=2", swarm.service("db-checker"))]);
+    swarm.wait_replicas(2);
+    swarm.roll("db-checker");
+    swarm.wait_replicas(2);
+    assert_eq!(swarm.check_db(), available);
+    let told = client.end();
+    println!("scaling and rolling the app: {} requests, p99 {} ms, lost {}", told["sent"], told["p99"], told["losses"]);
+    assert_eq!(told["losses"], serde_json::json!([]), "nothing of it is lost");
+
+    // Behind the service's virtual address the kernel gives nothing new to a proxy that was told to go.
+    let client = Client::start(&swarm.service("demo"));
+    swarm.roll("proxy");
+    swarm.wait_replicas(2);
+    let told = client.end();
+    println!("rolling the proxies: {} requests, p99 {} ms, lost {}", told["sent"], told["p99"], told["losses"]);
+    assert_eq!(told["losses"], serde_json::json!([]), "nothing of it is lost");
+    assert_eq!(swarm.check_db(), available);
+}
