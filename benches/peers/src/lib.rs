@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! peer     who is measured, expertly configured   install  where their programs come from
-//! row      what is measured                       cost     how
+//! row      what is measured           cost, balance     how
 //! origin   the replicas    dns  their name server    load  the clients    wire  their HTTP    timer  exact sleeps
 //! process  processor time, memory, processors     table    medians, ratios, Markdown
 //! ```
@@ -15,6 +15,7 @@
 
 #![allow(clippy::disallowed_methods)] // measuring is reading the clock
 
+pub mod balance;
 pub mod cost;
 pub mod dns;
 pub mod install;

@@ -1,13 +1,13 @@
 //! `make bench`: runs the contenders, prints the table.
 
 use clap::Parser;
-use peers::cost;
 use peers::dns::Dns;
 use peers::origin::{Conduct, Origin};
 use peers::peer::{Kind, Peer, Running, Upstream};
 use peers::process::{self, Cores};
 use peers::row::{Effort, Row};
 use peers::table::Table;
+use peers::{balance, cost};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
     only: Vec<String>,
     /// Only these: cpu-get, cpu-1k, cpu-64k, cpu-post, cpu-new, latency-1, latency-64, latency-1000, two-threads, start,
-    /// memory.
+    /// memory; slow-10, slow-50, slow-80, without-10, without-50, without-80, alike-80, four, failing, recovery.
     #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     only_rows: Vec<String>,
     /// Rounds [default: 5; 1 with --quick].
@@ -76,6 +76,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let (to, _origin, _dns) = upstream(arguments.upstream.as_deref(), &cores)?;
     let rows = usable(rows, arguments.upstream.is_some());
 
+    let (balances, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.is_balance());
     let (kept, others): (Vec<Row>, Vec<Row>) =
         rows.iter().partition(|row| !matches!(row, Row::TwoThreads | Row::Start | Row::Memory));
     side_by_side(&kept, &peers, 1, &to, effort, &mut table);
@@ -83,7 +84,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         side_by_side(&[Row::TwoThreads], &peers, 2, &to, effort, &mut table);
     }
     for row in others.into_iter().filter(|row| *row != Row::TwoThreads) {
-        one_by_one(row, &peers, &to, effort, &mut table);
+        one_by_one(row, &peers, effort, &mut table, |peer, _| cost::measure_fresh(row, peer, &to, effort, &cores));
+    }
+    for row in balances {
+        let seed = |round| 1 + round as u64;
+        let measure = |peer: &Peer, round| balance::measure(row, peer, effort, seed(round), &cores);
+        one_by_one(row, &peers, effort, &mut table, measure);
     }
 
     println!("{}", table.markdown(&peers));
@@ -175,7 +181,7 @@ fn split_url(url: &str) -> Result<(String, String), String> {
 
 /// Somebody else's app knows neither our bodies nor what to do with a POST.
 fn usable(rows: Vec<Row>, foreign: bool) -> Vec<Row> {
-    let ours = |row: &Row| matches!(row, Row::Get1K | Row::Get64K | Row::Post4K);
+    let ours = |row: &Row| matches!(row, Row::Get1K | Row::Get64K | Row::Post4K) || row.is_balance();
     rows.into_iter().filter(|row| !(foreign && ours(row))).collect()
 }
 
@@ -207,12 +213,18 @@ fn side_by_side(rows: &[Row], peers: &[Peer], threads: usize, to: &Upstream, eff
 }
 
 /// Rows for which each is started anew.
-fn one_by_one(row: Row, peers: &[Peer], to: &Upstream, effort: Effort, table: &mut Table) {
-    let cores = Cores::split(1);
+fn one_by_one(
+    row: Row,
+    peers: &[Peer],
+    effort: Effort,
+    table: &mut Table,
+    measure: impl Fn(&Peer, usize) -> Result<cost::Taken, String>,
+) {
+    let takes_part = |peer: &&Peer| peer.kind.is_proxy() || (row.is_balance() && peer.kind == Kind::RoundRobin);
     for round in 0..effort.rounds.min(3) {
         eprint!("round {}/{} {:<12}", round + 1, effort.rounds.min(3), row.key());
-        for peer in peers.iter().filter(|peer| peer.kind.is_proxy()) {
-            match cost::measure_fresh(row, peer, to, effort, &cores) {
+        for peer in peers.iter().filter(takes_part) {
+            match measure(peer, round) {
                 Ok(taken) => accept(table, peer.kind, round, taken),
                 Err(error) => absent(table, peer.kind, &error),
             }

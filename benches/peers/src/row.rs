@@ -15,11 +15,23 @@ pub enum Row {
     Latency(usize),
     Start,
     Memory,
+    /// One of three replicas is ten times slower, at so many per cent of what the other two can do.
+    Slow(u8),
+    /// The same rate without that one.
+    Without(u8),
+    /// Three that are alike.
+    Alike(u8),
+    /// Four proxies beside each other, one of three replicas slow.
+    Four,
+    /// A slow one is well again.
+    Recovery,
+    /// One answers 500 at once.
+    Failing,
 }
 
 impl Row {
     /// In the order in which they are measured.
-    pub const ALL: [Row; 11] = [
+    pub const ALL: [Row; 21] = [
         Row::Get,
         Row::Get1K,
         Row::Get64K,
@@ -31,7 +43,23 @@ impl Row {
         Row::TwoThreads,
         Row::Start,
         Row::Memory,
+        Row::Without(10),
+        Row::Slow(10),
+        Row::Without(50),
+        Row::Slow(50),
+        Row::Without(80),
+        Row::Slow(80),
+        Row::Alike(80),
+        Row::Four,
+        Row::Failing,
+        Row::Recovery,
     ];
+
+    /// It is about how well requests are spread, not about what that costs.
+    pub fn is_balance(self) -> bool {
+        use Row::{Alike, Failing, Four, Recovery, Slow, Without};
+        matches!(self, Slow(_) | Without(_) | Alike(_) | Four | Failing | Recovery)
+    }
 
     /// As the command line calls it.
     pub fn key(self) -> String {
@@ -45,6 +73,12 @@ impl Row {
             Row::Latency(connections) => format!("latency-{connections}"),
             Row::Start => "start".into(),
             Row::Memory => "memory".into(),
+            Row::Slow(load) => format!("slow-{load}"),
+            Row::Without(load) => format!("without-{load}"),
+            Row::Alike(load) => format!("alike-{load}"),
+            Row::Four => "four".into(),
+            Row::Recovery => "recovery".into(),
+            Row::Failing => "failing".into(),
         }
     }
 
@@ -57,6 +91,9 @@ impl Row {
             Row::Latency(connections) => vec![Figure::Latency(50, connections), Figure::Latency(99, connections)],
             Row::Start => vec![Figure::Start, Figure::Size],
             Row::Memory => vec![Figure::Idle, Figure::Busy, Figure::PerConnection],
+            Row::Slow(_) | Row::Without(_) | Row::Alike(_) | Row::Four => vec![Figure::Balance(self)],
+            Row::Recovery => vec![Figure::Recovery],
+            Row::Failing => vec![Figure::Failing],
         }
     }
 }
@@ -80,6 +117,12 @@ pub enum Figure {
     Busy,
     /// Memory that one of 10,000 idle connections adds, KiB.
     PerConnection,
+    /// 99th percentile of latency, µs.
+    Balance(Row),
+    /// Until a slow replica that is well again has its share, s.
+    Recovery,
+    /// Requests that meet a replica that answers 500 at once, per cent.
+    Failing,
 }
 
 impl Figure {
@@ -102,6 +145,12 @@ impl Figure {
             Figure::Idle => "memory, idle".into(),
             Figure::Busy => "memory, 1,000 busy connections".into(),
             Figure::PerConnection => "memory per idle connection, of 10,000".into(),
+            Figure::Balance(Row::Slow(load)) => format!("p99, one of three 10 × slower, {load} % load"),
+            Figure::Balance(Row::Without(load)) => format!("… without the slow one, {load} % load"),
+            Figure::Balance(Row::Alike(load)) => format!("p99, three alike, {load} % load"),
+            Figure::Balance(_) => "p99, one of three 10 × slower, four proxies".into(),
+            Figure::Recovery => "a slow one is well again: until it has its share, 100 requests/s".into(),
+            Figure::Failing => "one of three answers 500 at once: of all requests it gets".into(),
         }
     }
 
@@ -120,6 +169,10 @@ impl Figure {
             Figure::Start => format!("{value:.0} ms"),
             Figure::Size | Figure::Idle | Figure::Busy => format!("{} MB", digits(value)),
             Figure::PerConnection => format!("{} KiB", digits(value)),
+            Figure::Balance(_) => format!("{} ms", digits(value / 1000.0)),
+            Figure::Recovery if value >= 60.0 => "never".into(),
+            Figure::Recovery => format!("{value:.1} s"),
+            Figure::Failing => format!("{} %", digits(value)),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Table {
 
     /// The median over all rounds of its ratio to HAProxy in the same round. Differences have no ratio.
     pub fn ratio(&self, figure: Figure, kind: Kind) -> Option<f64> {
-        if matches!(figure, Figure::Latency(..)) || !kind.is_proxy() {
+        if matches!(figure, Figure::Latency(..) | Figure::Recovery | Figure::Failing) || !kind.is_proxy() {
             return None;
         }
         let (values, base) = (self.values(figure, kind)?, self.values(figure, Kind::HaProxy)?);
