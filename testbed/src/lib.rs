@@ -12,6 +12,8 @@
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
 //! Load       an open-loop load that never retries, and what became of each request
+//! Ledger     who received which POST, even if killed
+//! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
 //!
 //! Tests wait on conditions ([`eventually`]) and never sleep for a result to appear. The binary `replica` (see
@@ -19,8 +21,10 @@
 
 #![allow(clippy::disallowed_methods)] // this crate is the world around the proxy: it lives in real time
 
+mod churn;
 mod dns;
 mod guard;
+mod ledger;
 mod load;
 mod loopback;
 mod network;
@@ -28,12 +32,15 @@ mod origin;
 mod postgres;
 mod process;
 mod proxy;
+mod verdict;
 mod wire;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
+pub use ledger::Ledger;
 pub use load::{Load, Loss, LossKind, Plan, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
@@ -42,6 +49,7 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
 pub use proxy::{Proxy, ProxyConfig};
+pub use verdict::Verdict;
 pub use wire::{Cut, Ending, Head, Response, Wire};
 
 /// How long anything that a test waits for may take. Generous: it only costs time when a test fails, and the machine

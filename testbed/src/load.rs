@@ -76,8 +76,10 @@ impl Load {
     /// Starts it, in a thread of its own.
     pub fn start(plan: Plan) -> Load {
         let shared = Arc::new(Shared {
+            start: Instant::now(),
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            posts: AtomicU64::new(0),
             done: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             book: Mutex::new(Book { phases: vec!["start".into()], ..Book::default() }),
@@ -96,6 +98,16 @@ impl Load {
     /// Requests due from now on belong to this phase of the report. A name may come again.
     pub fn phase(&self, name: &str) {
         self.shared.book().phases.push(name.into());
+    }
+
+    /// The time on the load's own clock, which a [`Loss`] tells its times on.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
+    /// POSTs that were sent and have not ended.
+    pub fn posts_under_way(&self) -> u64 {
+        self.shared.posts.load(Ordering::Relaxed)
     }
 
     /// Requests sent so far.
@@ -267,8 +279,11 @@ struct Done {
 
 #[derive(Debug)]
 struct Shared {
+    start: Instant,
     stop: AtomicBool,
     sent: AtomicU64,
+    /// POSTs under way.
+    posts: AtomicU64,
     done: AtomicU64,
     lost: AtomicU64,
     book: Mutex<Book>,
@@ -319,7 +334,7 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     // Ids of different runs against the same replicas must differ as well.
     let mut next_id = rng.u64(..1 << 40) << 20;
-    let start = Instant::now();
+    let start = shared.start;
     let mut due = Duration::ZERO;
     let mut tasks = tokio::task::JoinSet::new();
     while !shared.stop.load(Ordering::Relaxed) && plan.duration.is_none_or(|d| due < d) {
@@ -335,12 +350,14 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
         });
         let phase = shared.book().phases.len() - 1;
         shared.sent.fetch_add(1, Ordering::Relaxed);
+        shared.posts.fetch_add(u64::from(post.is_some()), Ordering::Relaxed);
         let (ours, idle, shared, at) = (plan.clone(), idle.clone(), shared.clone(), due);
         tasks.spawn_local(async move {
             let end = match tokio::time::timeout(ours.patience, send(&ours, &idle, post)).await {
                 Ok(end) => end,
                 Err(_) => Err(LossKind::GivenUp),
             };
+            shared.posts.fetch_sub(u64::from(post.is_some()), Ordering::Relaxed);
             shared.record(phase, at, start.elapsed().saturating_sub(at), post, end);
         });
         while tasks.try_join_next().is_some() {}

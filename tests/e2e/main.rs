@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // tests live in real time
 
 mod chain;
+mod churn;
 mod clients;
 mod dns;
 mod drain;
