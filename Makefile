@@ -1,7 +1,7 @@
 # Everything starts here. `make demo` and `make test` need nothing but Rust: what else is missing they install
 # (Debian's packages, as root or through sudo).
 
-.PHONY: demo test bench lint setup
+.PHONY: demo test bench soak lint setup
 
 demo: setup
 	cargo build --workspace --bins
@@ -15,6 +15,11 @@ test: setup
 
 bench: setup
 	cargo run --release --package peers --bin peers
+
+# A million requests through ten minutes of churn; SOAK="--requests 100000 --minutes 1" makes it shorter.
+soak: setup
+	cargo build --release --workspace --bins
+	cargo run --release --quiet --package testbed --bin soak -- $(SOAK)
 
 lint:
 	cargo fmt --all --check

@@ -11,6 +11,11 @@
 //! make a little slower is not pushed further, and far more than r beyond it, so that ten times slower is used when
 //! the fast ones have queues and not when they are merely busy.
 //!
+//! A replica that has just come up is often slow for its first requests (it compiles, it connects to its database), which
+//! is what slow replicas look like, too. So one that comes to a pool of warm ones is *young*: what it answered at first is
+//! forgotten fast, and it is tried every few answers of the pool, not every few hundred. That costs a fixed number of slow
+//! requests for each rise, after which it either has its share or is slow for good.
+//!
 //! What failed in simulation (`sim`): weighing by latency always, or breaking ties by it (alike replicas 10 % worse: noise
 //! is not slowness); the weight r (with one of two slow, p99 1.5 times the fast one's at 80 % load, and 2.4 with two of
 //! three); r² without the margin (ten alike replicas 28 % worse just after a burst).
@@ -33,6 +38,15 @@ const FORGET_ANSWERS: f64 = 300.0;
 /// A slow replica gets one request in so many of the pool's answers, if it has none; several slow ones take turns. So a
 /// new replica that has to warm up does, one that recovers is found out, and the p99 does not notice: half a percent.
 const TRIAL_EVERY: u64 = 200;
+/// Answers of a replica's own for which it is young after each rise: eight in the cold window, and then as many as an app
+/// that takes twenty requests to warm up needs to show it.
+const YOUNG: u32 = 32;
+/// Samples that the estimate of a young replica remembers at most. A quarter of the others': when the warm-up is over, seven
+/// quick answers outweigh it.
+const YOUNG_MEMORY: f64 = KNOWN;
+/// The pool's answers between two trials of a slow replica while it is young. With the cold window's it comes to some
+/// thirty requests in two hundred of the pool: two seconds at a hundred requests a second, once in each rise.
+const YOUNG_TRIAL_EVERY: u64 = 4;
 /// Slower by less than this factor is not slow: `ln 1.5`.
 const MARGIN: f64 = 0.405_465_108_108_164_4;
 /// The exponent of the weight. Requests settle where the slow ones' share is the ratio of times to this power plus one; it
@@ -116,17 +130,26 @@ pub(super) struct Estimate {
     variance: f64,
     at: Instant,
     answers: u64,
+    /// Answers until it is no longer young.
+    young: u32,
 }
 
 impl Estimate {
     /// Nothing known.
     pub(super) fn new(now: Instant) -> Self {
-        Estimate { samples: 0.0, mean: 0.0, variance: 0.0, at: now, answers: 0 }
+        Estimate { samples: 0.0, mean: 0.0, variance: 0.0, at: now, answers: 0, young: 0 }
+    }
+
+    /// Nothing known of a replica that has just come to others who are warm.
+    pub(super) fn young(now: Instant) -> Self {
+        Estimate { young: YOUNG, ..Estimate::new(now) }
     }
 
     /// Takes an answer into account, the pool's `answers`-th: Welford's update with exponential forgetting.
     pub(super) fn add(&mut self, first_byte: Duration, answers: u64, now: Instant) {
-        self.samples = self.samples(answers, now).min(MEMORY - 1.0) + 1.0;
+        let memory = if self.young > 0 { YOUNG_MEMORY } else { MEMORY };
+        self.young = self.young.saturating_sub(1);
+        self.samples = self.samples(answers, now).min(memory - 1.0) + 1.0;
         self.at = now;
         self.answers = answers;
         let share = 1.0 / self.samples;
@@ -201,7 +224,8 @@ pub(super) fn weigh<'a>(
         .collect();
     for (weight, estimate) in weights.iter_mut().zip(estimates) {
         let unseen = answers.saturating_sub(estimate.answers);
-        weight.trial |= weight.factor > 1.0 && unseen >= TRIAL_EVERY * slow;
+        let every = if estimate.young > 0 { YOUNG_TRIAL_EVERY } else { TRIAL_EVERY };
+        weight.trial |= weight.factor > 1.0 && unseen >= every * slow;
     }
     weights
 }

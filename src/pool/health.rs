@@ -7,6 +7,7 @@
 //!
 //! Deliberately not here: sending probes (`probe`), deciding who gets requests (`Pool::candidates`).
 
+use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
 use super::suspicion::Suspicion;
 use super::window::{STUCK, Window};
@@ -229,10 +230,20 @@ impl Pool {
     fn pass(&mut self, index: usize, reason: &str, now: Instant) {
         let endpoint = &mut self.endpoints[index];
         if endpoint.condition.pass(self.settings.rise, now) {
-            endpoint.window = Window::cold(now);
+            self.cool(index, now);
             self.transition(index, EventKind::Up(reason.to_owned()), reason, now);
             self.wake_by(now + STUCK);
         }
+    }
+
+    /// Starts over with a replica that may be another process than before: one request at first, and nothing is known of
+    /// its speed.
+    fn cool(&mut self, index: usize, now: Instant) {
+        let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
+        let among_warm = others.any(|(_, e)| e.working() && e.window.limit().is_none());
+        let endpoint = &mut self.endpoints[index];
+        endpoint.window = Window::cold(now);
+        endpoint.estimate = if among_warm { Estimate::young(now) } else { Estimate::new(now) };
     }
 
     fn fail(&mut self, index: usize, reason: &str, cause: Cause, now: Instant) {
@@ -300,7 +311,7 @@ impl Pool {
         let endpoint = &mut self.endpoints[index];
         if endpoint.suspicion.is_some_and(|s| s.ended_by(began)) {
             endpoint.suspicion = None;
-            endpoint.window = Window::cold(now);
+            self.cool(index, now);
             self.transition(index, EventKind::Cleared, "listed and probed after a failure", now);
             self.wake_by(now + STUCK);
         }

@@ -27,6 +27,7 @@ mod seat;
 mod socket;
 mod timer;
 mod tunnel;
+mod waiting;
 
 pub use answer::Problem;
 pub use fields::PROBE_FIELD;

@@ -23,6 +23,9 @@ const MEAN_MS: u32 = 20;
 /// Requests that the owner of a freed address may still get.
 const FOREIGN_AT_MOST: u64 = 9;
 
+/// What is sent this long before something happens belongs to the turn: it may be under way when it happens.
+const LEAD: Duration = Duration::from_millis(200);
+
 /// How long each turn is looked at after the pool is whole again, so that its p99 is of more than its worst moment.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
@@ -141,14 +144,15 @@ impl Churn {
         pass(time);
     }
 
-    /// A turn drawn at random.
-    pub fn draw(&mut self) -> Turn {
-        Turn::ALL[self.rng.usize(..Turn::ALL.len())]
+    /// One of these, drawn at random.
+    pub fn draw(&mut self, turns: &[Turn]) -> Turn {
+        turns[self.rng.usize(..turns.len())]
     }
 
     /// Takes a turn, and waits until the pool is whole again.
     pub fn turn(&mut self, turn: Turn) {
         self.load.phase(turn.name());
+        pass(LEAD);
         match turn {
             Turn::Replace => self.replace(),
             Turn::Return => self.come_back(),

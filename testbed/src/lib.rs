@@ -36,12 +36,13 @@ mod verdict;
 mod wire;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use ledger::Ledger;
-pub use load::{Load, Loss, LossKind, Plan, Report, Spacing};
+pub use load::{Load, LoadWatch, Loss, LossKind, Plan, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
 pub use nix::sys::signal::Signal;
@@ -94,11 +95,18 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// The seed of this run's randomness: `TESTBED_SEED` where it is set, else new. It is printed when it is drawn, and the
+/// The seed of this run's randomness: [`fix_seed`]'s, or `TESTBED_SEED` where it is set, else new. It is printed when it is drawn, and the
 /// test harness shows that line with every failure.
 pub fn seed() -> u64 {
-    let seed =
-        std::env::var("TESTBED_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let told = || std::env::var("TESTBED_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = FIXED.get().copied().or_else(told).unwrap_or_else(|| fastrand::u64(..1 << 48));
     println!("seed {seed} (repeat with TESTBED_SEED={seed})");
     seed
 }
+
+/// Makes every [`seed`] this one, from now on and for good.
+pub fn fix_seed(seed: u64) {
+    let _ = FIXED.set(seed);
+}
+
+static FIXED: OnceLock<u64> = OnceLock::new();

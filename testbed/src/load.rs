@@ -105,6 +105,11 @@ impl Load {
         self.shared.start.elapsed()
     }
 
+    /// Its counts, for another thread.
+    pub fn watch(&self) -> LoadWatch {
+        LoadWatch(self.shared.clone())
+    }
+
     /// POSTs that were sent and have not ended.
     pub fn posts_under_way(&self) -> u64 {
         self.shared.posts.load(Ordering::Relaxed)
@@ -144,6 +149,22 @@ impl Load {
         }
         let book = std::mem::take(&mut *self.shared.book());
         Report { phases: book.phases, replicas: book.replicas, requests: book.requests, losses: book.losses }
+    }
+}
+
+/// Counts of a load, for another thread to look at while it runs.
+#[derive(Clone, Debug)]
+pub struct LoadWatch(Arc<Shared>);
+
+impl LoadWatch {
+    /// Requests sent so far.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Requests lost so far.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
     }
 }
 

@@ -9,6 +9,7 @@
 mod chain;
 mod churn;
 mod clients;
+mod deaths;
 mod dns;
 mod drain;
 mod exchange;
@@ -17,6 +18,7 @@ mod process;
 mod reload;
 mod replicas;
 mod scaling;
+mod speed;
 
 use std::sync::Mutex;
 use testbed::{Head, Loopback, Origin, Proxy, ProxyConfig, Response, Wire};
