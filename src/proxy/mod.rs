@@ -18,6 +18,8 @@ mod client;
 mod dial;
 mod exchange;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod inbound;
 mod kept;

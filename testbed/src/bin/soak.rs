@@ -66,7 +66,10 @@ fn soak(turns: &[Turn], time: Duration, rate: f64) -> ExitCode {
                     next += Duration::from_secs(10);
                     let (sent, lost) = (load.sent(), load.lost());
                     let memory = resident(pid) as f64 / 1e6;
-                    println!("{:>5.0} s {sent:>9} sent {lost:>5} lost  {memory:.1} MB", began.elapsed().as_secs_f64());
+                    println!(
+                        "{:>5.0} s {sent:>9} sent {lost:>5} not answered 200  {memory:.1} MB",
+                        began.elapsed().as_secs_f64()
+                    );
                 }
             }
         });
