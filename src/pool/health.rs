@@ -300,10 +300,25 @@ impl Pool {
                 if endpoint.active() {
                     self.transition(index, EventKind::Suspect(reason.to_owned()), reason, now);
                 }
+                self.look_for_successors(now);
             }
         }
         self.answers.ask_by(now);
         self.ask_for_doubts(now);
+    }
+
+    /// When nobody is left, whoever may have begun to listen since its last probe is asked at once, not when its turn
+    /// comes: in a deploy the new ones are there for less than a second when the old ones die.
+    fn look_for_successors(&mut self, now: Instant) {
+        if !self.outage(now) {
+            return;
+        }
+        for index in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[index];
+            if endpoint.active() && endpoint.condition.health != Health::Up && endpoint.suspicion.is_none() {
+                self.probe_by(index, now);
+            }
+        }
     }
 
     /// Ends a suspicion, if a probe that passed may.

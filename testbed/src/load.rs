@@ -347,6 +347,10 @@ impl Shared {
     }
 }
 
+/// Connections kept at most, as clients' pools have it: after an outage with thousands of waiting requests the others are
+/// closed.
+const MOST_IDLE: usize = 128;
+
 type Sender = SendRequest<Full<Bytes>>;
 
 async fn run(plan: Plan, shared: Arc<Shared>) {
@@ -434,7 +438,10 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
     while let Some(frame) = body.frame().await {
         frame.map_err(broken)?;
     }
-    idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+    let mut idle = idle.lock().unwrap_or_else(|e| e.into_inner());
+    if idle.len() < MOST_IDLE {
+        idle.push(sender);
+    }
     if plan.answers.contains(&status) { Ok(replica) } else { Err(LossKind::Status(status, proxy_status)) }
 }
 

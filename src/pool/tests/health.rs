@@ -137,6 +137,23 @@ fn container_that_is_listed_before_it_listens_is_up_soon_after_it_does() {
 }
 
 #[test]
+fn when_the_last_proven_replica_dies_those_that_have_yet_to_pass_a_probe_are_asked_at_once() {
+    let mut story = Story::of(&[1]);
+    story.answer(&[1, 2]);
+    for _ in 0..4 {
+        story.pass_time(ms(1000));
+        story.probe(1, &ProbeResult::Passed);
+        story.probe(2, &ProbeResult::Refused);
+    }
+    story.pass_time(ms(100));
+    assert!(story.probes_due().is_empty(), "it is asked at the interval by now");
+    story.record(1, Outcome::Broken);
+    assert_eq!(story.probes_due(), [2]);
+    story.probe(2, &ProbeResult::Passed);
+    assert_eq!(story.usable(), [2]);
+}
+
+#[test]
 fn replica_that_refuses_for_long_is_probed_at_the_interval_only() {
     let mut story = Story::of(&[1]);
     story.answer(&[1, 2]);
