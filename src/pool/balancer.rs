@@ -16,6 +16,10 @@
 //! forgotten fast, and it is tried every few answers of the pool, not every few hundred. That costs a fixed number of slow
 //! requests for each rise, after which it either has its share or is slow for good.
 //!
+//! Who answers nothing has no speed, and is remembered for what it had. While the others answer, and get busier for it,
+//! a replica that hangs must not be the fast one that they are held against. So one that has been *silent* while the pool
+//! gave many answers is no reference, and weighs more once it has a request in flight.
+//!
 //! What failed in simulation (`sim`): weighing by latency always, or breaking ties by it (alike replicas 10 % worse: noise
 //! is not slowness); the weight r (with one of two slow, p99 1.5 times the fast one's at 80 % load, and 2.4 with two of
 //! three); r² without the margin (ten alike replicas 28 % worse just after a burst).
@@ -47,6 +51,12 @@ const YOUNG_MEMORY: f64 = KNOWN;
 /// The pool's answers between two trials of a slow replica while it is young. With the cold window's it comes to some
 /// thirty requests in two hundred of the pool: two seconds at a hundred requests a second, once in each rise.
 const YOUNG_TRIAL_EVERY: u64 = 4;
+/// A replica is silent when the pool gave so many answers for each replica since its last. One that is merely unlucky in
+/// ten times its share is one in 20,000.
+const SILENCE: u64 = 10;
+/// What a silent replica weighs while it has something in flight: what it holds is then a quarter of what the others
+/// have, until probes tell what it is. It may be busy with long requests, so it is not left out.
+const SILENT: f64 = 4.0;
 /// Slower by less than this factor is not slow: `ln 1.5`.
 const MARGIN: f64 = 0.405_465_108_108_164_4;
 /// The exponent of the weight. Requests settle where the slow ones' share is the ratio of times to this power plus one; it
@@ -168,6 +178,11 @@ impl Estimate {
         self.samples * (-time.min(count)).exp()
     }
 
+    /// Whether it has answered nothing while the others of `replicas` gave many answers.
+    fn is_silent(&self, answers: u64, replicas: usize) -> bool {
+        self.samples > 0.0 && answers.saturating_sub(self.answers) >= SILENCE * replicas as u64
+    }
+
     /// The geometric mean, if there was ever a sample.
     pub(super) fn mean(&self) -> Option<Duration> {
         (self.samples > 0.0).then(|| Duration::from_secs_f64(self.mean.exp()))
@@ -191,8 +206,10 @@ pub(super) fn weigh<'a>(
     answers: u64,
     now: Instant,
 ) -> Vec<Weight> {
+    let replicas = estimates.clone().count();
     let known = |estimate: &Estimate| (estimate.mean, Spread::of(estimate, answers, now));
-    let mut fast: Vec<_> = estimates.clone().map(known).filter(|(_, spread)| spread.samples >= KNOWN).collect();
+    let heard = estimates.clone().filter(|estimate| !estimate.is_silent(answers, replicas));
+    let mut fast: Vec<_> = heard.map(known).filter(|(_, spread)| spread.samples >= KNOWN).collect();
     if fast.is_empty() {
         return estimates.map(|_| Weight::NONE).collect();
     }
@@ -206,7 +223,8 @@ pub(super) fn weigh<'a>(
         .map(|estimate| {
             let slower = estimate.mean - reference;
             if slower <= MARGIN || estimate.samples == 0.0 {
-                return Weight::NONE;
+                let silent = estimate.is_silent(answers, replicas);
+                return if silent { Weight { factor: SILENT, trial: true } } else { Weight::NONE };
             }
             let spread = Spread::of(estimate, answers, now);
             let factor = (STEEPNESS * (slower - MARGIN)).exp();

@@ -237,6 +237,21 @@ fn hung_replica_holds_no_more_than_the_fullest_healthy_one_and_two() {
 }
 
 #[test]
+fn hung_replica_draws_no_load_because_those_that_still_answer_are_busier_for_it() {
+    for seed in 1..=10 {
+        // What it was last known for is fast; the others get four times slower and have queues.
+        let mut scenario = Scenario::new(vec![replica(20.0); 3], 400.0, 2000);
+        scenario.changes.push((2.0, 0, Kind { hangs: true, ..replica(20.0) }));
+        scenario.changes.extend([(2.1, 1, replica(80.0)), (2.1, 2, replica(80.0))]);
+        let outcomes = run(&scenario, Policy::Evenkeel, seed);
+        let [hung, healthy @ ..] = &outcomes.fullest[..] else { panic!("three replicas") };
+        let fullest = healthy.iter().max().expect("two others");
+        assert!(*hung <= fullest + 2, "seed {seed}: {hung} on the hung one, {fullest} on the fullest healthy one");
+        assert!(*hung <= fullest / 2, "seed {seed}: {hung} on the hung one, {fullest} on the fullest healthy one");
+    }
+}
+
+#[test]
 fn replica_that_answers_500_at_once_gets_under_two_percent_once_seen() {
     for of in [2, 3, 10] {
         for seed in 1..=3 {
