@@ -4,7 +4,7 @@
 # Which tests ran on a Docker Engine, and which could not.
 TALLY = $(CURDIR)/target/engine-tests
 
-.PHONY: demo test bench lint setup
+.PHONY: demo test bench soak lint setup
 
 demo: setup
 	cargo build --workspace --bins
@@ -22,6 +22,11 @@ test: setup
 
 bench: setup
 	cargo run --release --package peers --bin peers
+
+# A million requests through ten minutes of churn; SOAK="--requests 100000 --minutes 1" makes it shorter.
+soak: setup
+	cargo build --release --workspace --bins
+	cargo run --release --quiet --package testbed --bin soak -- $(SOAK)
 
 lint:
 	cargo fmt --all --check

@@ -11,6 +11,15 @@
 //! make a little slower is not pushed further, and far more than r beyond it, so that ten times slower is used when
 //! the fast ones have queues and not when they are merely busy.
 //!
+//! A replica that has just come up is often slow for its first requests (it compiles, it connects to its database), which
+//! is what slow replicas look like, too. So one that comes to a pool of warm ones is *young*: what it answered at first is
+//! forgotten fast, and it is tried every few answers of the pool, not every few hundred. That costs a fixed number of slow
+//! requests for each rise, after which it either has its share or is slow for good.
+//!
+//! Who answers nothing has no speed, and is remembered for what it had. While the others answer, and get busier for it,
+//! a replica that hangs must not be the fast one that they are held against. So one that has been *silent* while the pool
+//! gave many answers is no reference, and weighs more once it has a request in flight.
+//!
 //! What failed in simulation (`sim`): weighing by latency always, or breaking ties by it (alike replicas 10 % worse: noise
 //! is not slowness); the weight r (with one of two slow, p99 1.5 times the fast one's at 80 % load, and 2.4 with two of
 //! three); r² without the margin (ten alike replicas 28 % worse just after a burst).
@@ -33,6 +42,21 @@ const FORGET_ANSWERS: f64 = 300.0;
 /// A slow replica gets one request in so many of the pool's answers, if it has none; several slow ones take turns. So a
 /// new replica that has to warm up does, one that recovers is found out, and the p99 does not notice: half a percent.
 const TRIAL_EVERY: u64 = 200;
+/// Answers of a replica's own for which it is young after each rise: eight in the cold window, and then as many as an app
+/// that takes twenty requests to warm up needs to show it.
+const YOUNG: u32 = 32;
+/// Samples that the estimate of a young replica remembers at most. A quarter of the others': when the warm-up is over, seven
+/// quick answers outweigh it.
+const YOUNG_MEMORY: f64 = KNOWN;
+/// The pool's answers between two trials of a slow replica while it is young. With the cold window's it comes to some
+/// thirty requests in two hundred of the pool: two seconds at a hundred requests a second, once in each rise.
+const YOUNG_TRIAL_EVERY: u64 = 4;
+/// A replica is silent when the pool gave so many answers for each replica since its last. One that is merely unlucky in
+/// ten times its share is one in 20,000.
+const SILENCE: u64 = 10;
+/// What a silent replica weighs while it has something in flight: what it holds is then a quarter of what the others
+/// have, until probes tell what it is. It may be busy with long requests, so it is not left out.
+const SILENT: f64 = 4.0;
 /// Slower by less than this factor is not slow: `ln 1.5`.
 const MARGIN: f64 = 0.405_465_108_108_164_4;
 /// The exponent of the weight. Requests settle where the slow ones' share is the ratio of times to this power plus one; it
@@ -116,17 +140,26 @@ pub(super) struct Estimate {
     variance: f64,
     at: Instant,
     answers: u64,
+    /// Answers until it is no longer young.
+    young: u32,
 }
 
 impl Estimate {
     /// Nothing known.
     pub(super) fn new(now: Instant) -> Self {
-        Estimate { samples: 0.0, mean: 0.0, variance: 0.0, at: now, answers: 0 }
+        Estimate { samples: 0.0, mean: 0.0, variance: 0.0, at: now, answers: 0, young: 0 }
+    }
+
+    /// Nothing known of a replica that has just come to others who are warm.
+    pub(super) fn young(now: Instant) -> Self {
+        Estimate { young: YOUNG, ..Estimate::new(now) }
     }
 
     /// Takes an answer into account, the pool's `answers`-th: Welford's update with exponential forgetting.
     pub(super) fn add(&mut self, first_byte: Duration, answers: u64, now: Instant) {
-        self.samples = self.samples(answers, now).min(MEMORY - 1.0) + 1.0;
+        let memory = if self.young > 0 { YOUNG_MEMORY } else { MEMORY };
+        self.young = self.young.saturating_sub(1);
+        self.samples = self.samples(answers, now).min(memory - 1.0) + 1.0;
         self.at = now;
         self.answers = answers;
         let share = 1.0 / self.samples;
@@ -143,6 +176,11 @@ impl Estimate {
         let time = now.saturating_duration_since(self.at).as_secs_f64() / FORGET_TIME.as_secs_f64();
         let count = answers.saturating_sub(self.answers) as f64 / FORGET_ANSWERS;
         self.samples * (-time.min(count)).exp()
+    }
+
+    /// Whether it has answered nothing while the others of `replicas` gave many answers.
+    fn is_silent(&self, answers: u64, replicas: usize) -> bool {
+        self.samples > 0.0 && answers.saturating_sub(self.answers) >= SILENCE * replicas as u64
     }
 
     /// The geometric mean, if there was ever a sample.
@@ -168,8 +206,10 @@ pub(super) fn weigh<'a>(
     answers: u64,
     now: Instant,
 ) -> Vec<Weight> {
+    let replicas = estimates.clone().count();
     let known = |estimate: &Estimate| (estimate.mean, Spread::of(estimate, answers, now));
-    let mut fast: Vec<_> = estimates.clone().map(known).filter(|(_, spread)| spread.samples >= KNOWN).collect();
+    let heard = estimates.clone().filter(|estimate| !estimate.is_silent(answers, replicas));
+    let mut fast: Vec<_> = heard.map(known).filter(|(_, spread)| spread.samples >= KNOWN).collect();
     if fast.is_empty() {
         return estimates.map(|_| Weight::NONE).collect();
     }
@@ -183,7 +223,8 @@ pub(super) fn weigh<'a>(
         .map(|estimate| {
             let slower = estimate.mean - reference;
             if slower <= MARGIN || estimate.samples == 0.0 {
-                return Weight::NONE;
+                let silent = estimate.is_silent(answers, replicas);
+                return if silent { Weight { factor: SILENT, trial: true } } else { Weight::NONE };
             }
             let spread = Spread::of(estimate, answers, now);
             let factor = (STEEPNESS * (slower - MARGIN)).exp();
@@ -201,7 +242,8 @@ pub(super) fn weigh<'a>(
         .collect();
     for (weight, estimate) in weights.iter_mut().zip(estimates) {
         let unseen = answers.saturating_sub(estimate.answers);
-        weight.trial |= weight.factor > 1.0 && unseen >= TRIAL_EVERY * slow;
+        let every = if estimate.young > 0 { YOUNG_TRIAL_EVERY } else { TRIAL_EVERY };
+        weight.trial |= weight.factor > 1.0 && unseen >= every * slow;
     }
     weights
 }

@@ -7,6 +7,7 @@
 //!
 //! Deliberately not here: sending probes (`probe`), deciding who gets requests (`Pool::candidates`).
 
+use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
 use super::suspicion::Suspicion;
 use super::window::{STUCK, Window};
@@ -234,10 +235,20 @@ impl Pool {
     fn pass(&mut self, index: usize, reason: &str, now: Instant) {
         let endpoint = &mut self.endpoints[index];
         if endpoint.condition.pass(self.settings.rise, now) {
-            endpoint.window = Window::cold(now);
+            self.cool(index, now);
             self.transition(index, EventKind::Up(reason.to_owned()), reason, now);
             self.wake_by(now + STUCK);
         }
+    }
+
+    /// Starts over with a replica that may be another process than before: one request at first, and nothing is known of
+    /// its speed.
+    fn cool(&mut self, index: usize, now: Instant) {
+        let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
+        let among_warm = others.any(|(_, e)| e.working() && e.window.limit().is_none());
+        let endpoint = &mut self.endpoints[index];
+        endpoint.window = Window::cold(now);
+        endpoint.estimate = if among_warm { Estimate::young(now) } else { Estimate::new(now) };
     }
 
     fn fail(&mut self, index: usize, reason: &str, cause: Cause, now: Instant) {
@@ -294,10 +305,25 @@ impl Pool {
                 if endpoint.active() {
                     self.transition(index, EventKind::Suspect(reason.to_owned()), reason, now);
                 }
+                self.look_for_successors(now);
             }
         }
         self.answers.ask_by(now);
         self.ask_for_doubts(now);
+    }
+
+    /// When nobody is left, whoever may have begun to listen since its last probe is asked at once, not when its turn
+    /// comes: in a deploy the new ones are there for less than a second when the old ones die.
+    fn look_for_successors(&mut self, now: Instant) {
+        if !self.outage(now) {
+            return;
+        }
+        for index in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[index];
+            if endpoint.active() && endpoint.condition.health != Health::Up && endpoint.suspicion.is_none() {
+                self.probe_by(index, now);
+            }
+        }
     }
 
     /// Ends a suspicion, if a probe that passed may.
@@ -305,7 +331,7 @@ impl Pool {
         let endpoint = &mut self.endpoints[index];
         if endpoint.suspicion.is_some_and(|s| s.ended_by(began)) {
             endpoint.suspicion = None;
-            endpoint.window = Window::cold(now);
+            self.cool(index, now);
             self.transition(index, EventKind::Cleared, "listed and probed after a failure", now);
             self.wake_by(now + STUCK);
         }

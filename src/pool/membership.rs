@@ -20,6 +20,11 @@ const DOUBT: Duration = Duration::from_millis(200);
 const SPACING: Duration = Duration::from_millis(100);
 /// After a question without a usable answer, the next comes within this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two questions while nobody is usable and requests wait for who comes …
+const ALONE: Duration = Duration::from_millis(250);
+/// … for so long after somebody was: an app that is down for good is no reason to ask for it four times a second, all the
+/// more as Docker passes such questions on to its host's name servers.
+const ALONE_FOR: Duration = Duration::from_secs(10);
 /// Addresses taken from one answer. A DNS message has at most 65,535 bytes and an A record in it takes 16, so that no
 /// honest answer holds more.
 const MOST: usize = 4096;
@@ -38,6 +43,8 @@ pub(super) struct Missing {
 pub(super) struct Answers {
     due: Instant,
     asked: Option<Instant>,
+    /// The last question that was asked while somebody was usable.
+    fine: Option<Instant>,
     tried: bool,
     resolves: Option<bool>,
     absent_since: Option<Instant>,
@@ -48,7 +55,7 @@ pub(super) struct Answers {
 impl Answers {
     pub(super) fn new(now: Instant) -> Self {
         let rejected = BTreeSet::new();
-        Answers { due: now, asked: None, tried: false, resolves: None, absent_since: None, rejected }
+        Answers { due: now, asked: None, fine: None, tried: false, resolves: None, absent_since: None, rejected }
     }
 
     /// Has the next question asked by then, if the spacing allows.
@@ -59,7 +66,7 @@ impl Answers {
 }
 
 impl Pool {
-    /// When DNS is to be asked next: the timer, 200 ms after an answer that missed somebody, or at once (rate-limited)
+    /// When DNS is to be asked next: the timer, which is faster just after everybody was lost, 200 ms after an answer that missed somebody, or at once (rate-limited)
     /// after a failed connection.
     pub fn next_question(&self) -> Instant {
         self.answers.due
@@ -69,7 +76,13 @@ impl Pool {
     pub fn asked(&mut self, now: Instant) {
         self.notice(now);
         self.answers.asked = Some(now);
-        self.answers.due = now + self.settings.dns_interval;
+        let mut interval = self.settings.dns_interval;
+        if !self.outage(now) {
+            self.answers.fine = Some(now);
+        } else if self.answers.fine.is_some_and(|fine| now.saturating_duration_since(fine) < ALONE_FOR) {
+            interval = interval.min(ALONE);
+        }
+        self.answers.due = now + interval;
         self.ask_for_doubts(now);
     }
 

@@ -3,7 +3,7 @@
 //! Deliberately not here: who is tried next ([`super::pick`] with those that failed excluded), and what a client sees
 //! when nothing more may be tried.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Failed connects of one request at most. A refusal holds its endpoint back at once, so that even where half of the
 /// replicas die together few requests meet three; the bound is for connects that time out, which take a second each.
@@ -64,6 +64,16 @@ pub fn may_retry(failure: Failure, request: Request, tried: Tried, retries: u32)
     }
 }
 
+/// From the second replica on that dies with the same request, so long a pause comes before the next attempt. When all
+/// replicas are killed one right after the other, as by a deploy, a request that moves at once meets each of them just
+/// before its end and has no attempt left for those that come. By then the dead are known: their kernels refuse.
+const DUST: Duration = Duration::from_millis(250);
+
+/// How long to wait before trying again after this failure, if at all.
+pub fn pause(failure: Failure, tried: Tried) -> Option<Duration> {
+    (failure == Failure::Dead && tried.attempts > 1).then_some(DUST)
+}
+
 /// Retries allowed: 20 % of requests plus 10 a second, 256 saved up at most. Connect failures do not draw on it.
 #[derive(Debug)]
 pub struct Budget {
@@ -98,7 +108,6 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const GET: Request = Request { safe: true, idempotent: true, replayable: true };
     const PUT: Request = Request { safe: false, idempotent: true, replayable: true };
@@ -113,6 +122,13 @@ mod tests {
         for failure in [Failure::Dead, Failure::Abandoned, Failure::Final] {
             assert!(!may_retry(failure, POST, sent(1), 2), "{failure:?}");
         }
+    }
+
+    #[test]
+    fn the_first_retry_is_at_once_and_those_after_another_death_let_the_dust_settle() {
+        assert_eq!(pause(Failure::Dead, sent(1)), None);
+        assert_eq!(pause(Failure::Dead, sent(2)), Some(DUST));
+        assert_eq!(pause(Failure::Connect, Tried { attempts: 2, connects: 3, moves: 0 }), None, "nothing was sent");
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
 ///
 /// What rarely happens is on the heap here and in the exchange, so that what happens each time stays small: a request's
 /// state is moved to the heap whole.
-async fn next_reader(session: HttpSession) -> Option<(Box<Reader>, Option<BytesMut>)> {
+pub(super) async fn next_reader(session: HttpSession) -> Option<(Box<Reader>, Option<BytesMut>)> {
     let alone = Reader::in_stream(session.stream()).is_some_and(|reader| !reader.has_surplus());
     if alone {
         return Some((Reader::from_stream(session.into_inner())?, None));

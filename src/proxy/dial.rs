@@ -112,3 +112,18 @@ fn conclude(
     tried.push(lease.id());
     Err(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // 21
+    #[tokio::test]
+    async fn where_there_is_no_way_another_replica_is_tried_as_where_nobody_listens() {
+        // No connection leads to everybody: the kernel says so at once, as of a network that cannot be reached.
+        let error = open("255.255.255.255:80".parse().unwrap()).await.unwrap_err();
+        assert!(!is_exhaustion(&error), "{error}");
+        let result = connect("255.255.255.255:80".parse().unwrap(), Duration::from_secs(30)).await;
+        assert_eq!(result.unwrap_err(), DialError::Refused);
+    }
+}

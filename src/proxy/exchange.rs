@@ -34,10 +34,6 @@ const MOVE_TICK: Duration = Duration::from_millis(100);
 /// Interim responses that one request may bring. Servers send one or two; more is a flood.
 const MAX_INTERIM: u32 = 32;
 
-/// However late a request meets an outage, it waits at least this long: the time in which a replica that was only
-/// suspected is asked about and probed.
-const MIN_WAIT: Duration = Duration::from_millis(250);
-
 /// One request on its way.
 pub(super) struct Exchange<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
@@ -78,7 +74,7 @@ pub(super) struct Upgraded {
 /// What is known of a request's attempts, for retries and the log.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    tried: Vec<EndpointId>,
+    pub(super) tried: Vec<EndpointId>,
     /// Who was tried, for the log.
     pub(super) endpoints: Vec<SocketAddr>,
     count: Tried,
@@ -158,6 +154,11 @@ impl Exchange<'_> {
             }
             attempts.count.moves += u32::from(failed.failure == Failure::Abandoned);
             self.upstream.metrics().retries.add(failed.problem.token());
+            if let Some(pause) = retry::pause(failed.failure, attempts.count)
+                && let Err(end) = Box::pin(self.pause(session, timer, attempts, pause)).await
+            {
+                return end;
+            }
             next = failed.next;
         }
     }
@@ -171,41 +172,6 @@ impl Exchange<'_> {
     /// What HTTP allows to do with this request.
     fn rights(&self, replayable: bool) -> Request {
         Request { safe: self.head.is_safe(), idempotent: self.head.is_idempotent(), replayable }
-    }
-
-    /// An endpoint for this request, if there is one at once.
-    fn take(&self, attempts: &Attempts) -> Option<Lease> {
-        if self.upstream.has_line() { None } else { self.upstream.acquire(&attempts.tried) }
-    }
-
-    /// An endpoint for this request, in its turn.
-    async fn wait(
-        &self,
-        session: &server::HttpSession,
-        timer: &mut Timer,
-        attempts: &mut Attempts,
-    ) -> Result<Lease, End> {
-        let Some(place) = self.upstream.join_line(self.config.max_waiting) else {
-            return Err(End::Problem(Problem::Overloaded));
-        };
-        let joined = clock::now();
-        let outage = self.upstream.outage_since().unwrap_or(joined);
-        let deadline = (outage + self.config.wait).max(joined + MIN_WAIT);
-        let mut watch = Watch::new(session);
-        let mut lease = pin!(place.lease());
-        let result = std::future::poll_fn(|cx| {
-            if let Poll::Ready(lease) = lease.as_mut().poll(cx) {
-                return Poll::Ready(Ok(lease));
-            }
-            // Nothing is sent yet: who closes its side now is taken to have left.
-            if watch.poll_gone(cx).is_ready() || watch.ended {
-                return Poll::Ready(Err(End::Gone));
-            }
-            timer.poll_expired(cx, deadline).map(|()| Err(End::Problem(Problem::Unavailable)))
-        })
-        .await;
-        attempts.waited += clock::now().saturating_duration_since(joined);
-        result
     }
 
     /// A connection to the endpoint of `lease`, or to one that was quicker to accept.

@@ -18,6 +18,8 @@ mod client;
 mod dial;
 mod exchange;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod inbound;
 mod kept;
@@ -27,6 +29,7 @@ mod seat;
 mod socket;
 mod timer;
 mod tunnel;
+mod waiting;
 
 pub use answer::Problem;
 pub use fields::PROBE_FIELD;

@@ -6,6 +6,8 @@
 mod listener;
 mod live;
 mod reload;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use crate::admin;

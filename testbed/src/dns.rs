@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Docker's, hard-coded there as well. Nobody may rely on it.
+/// Docker's, hard-coded there as well, until a test sets another. Nobody may rely on it.
 const TTL: u32 = 600;
 
 /// What goes wrong with every answer until [`Dns::heal`].
@@ -72,6 +72,7 @@ impl Dns {
         let zone = Arc::new(Mutex::new(Zone {
             names: HashMap::new(),
             asked: HashMap::new(),
+            ttl: TTL,
             fault: None,
             rng: fastrand::Rng::with_seed(seed),
         }));
@@ -120,6 +121,11 @@ impl Dns {
         self.zone().names.get(&name.to_lowercase()).cloned().unwrap_or_default()
     }
 
+    /// Records say that they hold for so many seconds.
+    pub fn set_ttl(&self, seconds: u32) {
+        self.zone().ttl = seconds;
+    }
+
     /// Every answer goes wrong like this from now on.
     pub fn fail(&self, fault: Fault) {
         self.zone().fault = Some(fault);
@@ -154,6 +160,7 @@ impl Drop for Dns {
 struct Zone {
     names: HashMap<String, Vec<Ipv4Addr>>,
     asked: HashMap<String, u64>,
+    ttl: u32,
     fault: Option<Fault>,
     rng: fastrand::Rng,
 }
@@ -251,7 +258,8 @@ impl Handler {
         // Any other type of a name that exists: NOERROR and nothing, as Docker answers AAAA without IPv6.
         if wants_addresses {
             zone.rng.shuffle(&mut addresses);
-            answer.records.extend(addresses.iter().map(|a| Record::from_rdata(name.clone(), TTL, RData::A(A(*a)))));
+            let record = |a: &Ipv4Addr| Record::from_rdata(name.clone(), zone.ttl, RData::A(A(*a)));
+            answer.records.extend(addresses.iter().map(record));
         }
         (Some(answer), delay)
     }

@@ -14,6 +14,8 @@
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
 //! Load       an open-loop load that never retries, and what became of each request
+//! Ledger     who received which POST, even if killed
+//! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
 //!
 //! Tests wait on conditions ([`eventually`]) and never sleep for a result to appear. The binary `replica` (see
@@ -21,11 +23,13 @@
 
 #![allow(clippy::disallowed_methods)] // this crate is the world around the proxy: it lives in real time
 
+mod churn;
 mod dns;
 pub mod docker;
 pub mod dokku;
 mod engine;
 mod guard;
+mod ledger;
 mod load;
 mod loopback;
 mod network;
@@ -33,14 +37,18 @@ mod origin;
 mod postgres;
 mod process;
 mod proxy;
+mod verdict;
 mod wire;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use engine::{Engine, confined};
-pub use load::{Load, Loss, LossKind, Plan, Report, Spacing};
+pub use ledger::Ledger;
+pub use load::{Load, LoadWatch, Loss, LossKind, Plan, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
 pub use nix::sys::signal::Signal;
@@ -48,6 +56,7 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
 pub use proxy::{Proxy, ProxyConfig};
+pub use verdict::Verdict;
 pub use wire::{Cut, Ending, Head, Response, Wire};
 
 /// How long anything that a test waits for may take. Generous: it only costs time when a test fails, and the machine
@@ -92,11 +101,18 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// The seed of this run's randomness: `TESTBED_SEED` where it is set, else new. It is printed when it is drawn, and the
+/// The seed of this run's randomness: [`fix_seed`]'s, or `TESTBED_SEED` where it is set, else new. It is printed when it is drawn, and the
 /// test harness shows that line with every failure.
 pub fn seed() -> u64 {
-    let seed =
-        std::env::var("TESTBED_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let told = || std::env::var("TESTBED_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = FIXED.get().copied().or_else(told).unwrap_or_else(|| fastrand::u64(..1 << 48));
     println!("seed {seed} (repeat with TESTBED_SEED={seed})");
     seed
 }
+
+/// Makes every [`seed`] this one, from now on and for good.
+pub fn fix_seed(seed: u64) {
+    let _ = FIXED.set(seed);
+}
+
+static FIXED: OnceLock<u64> = OnceLock::new();

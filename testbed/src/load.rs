@@ -80,8 +80,10 @@ impl Load {
     /// Starts it, in a thread of its own.
     pub fn start(plan: Plan) -> Load {
         let shared = Arc::new(Shared {
+            start: Instant::now(),
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            posts: AtomicU64::new(0),
             done: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             book: Mutex::new(Book { phases: vec!["start".into()], ..Book::default() }),
@@ -100,6 +102,21 @@ impl Load {
     /// Requests due from now on belong to this phase of the report. A name may come again.
     pub fn phase(&self, name: &str) {
         self.shared.book().phases.push(name.into());
+    }
+
+    /// The time on the load's own clock, which a [`Loss`] tells its times on.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
+    }
+
+    /// Its counts, for another thread.
+    pub fn watch(&self) -> LoadWatch {
+        LoadWatch(self.shared.clone())
+    }
+
+    /// POSTs that were sent and have not ended.
+    pub fn posts_under_way(&self) -> u64 {
+        self.shared.posts.load(Ordering::Relaxed)
     }
 
     /// Requests sent so far.
@@ -136,6 +153,22 @@ impl Load {
         }
         let book = std::mem::take(&mut *self.shared.book());
         Report { phases: book.phases, replicas: book.replicas, requests: book.requests, losses: book.losses }
+    }
+}
+
+/// Counts of a load, for another thread to look at while it runs.
+#[derive(Clone, Debug)]
+pub struct LoadWatch(Arc<Shared>);
+
+impl LoadWatch {
+    /// Requests sent so far.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Requests lost so far.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -283,8 +316,11 @@ struct Done {
 
 #[derive(Debug)]
 struct Shared {
+    start: Instant,
     stop: AtomicBool,
     sent: AtomicU64,
+    /// POSTs under way.
+    posts: AtomicU64,
     done: AtomicU64,
     lost: AtomicU64,
     book: Mutex<Book>,
@@ -327,6 +363,10 @@ impl Shared {
     }
 }
 
+/// Connections kept at most, as clients' pools have it: after an outage with thousands of waiting requests the others are
+/// closed.
+const MOST_IDLE: usize = 128;
+
 type Sender = SendRequest<Full<Bytes>>;
 
 async fn run(plan: Plan, shared: Arc<Shared>) {
@@ -335,7 +375,7 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     // Ids of different runs against the same replicas must differ as well.
     let mut next_id = rng.u64(..1 << 40) << 20;
-    let start = Instant::now();
+    let start = shared.start;
     let mut due = Duration::ZERO;
     let mut tasks = tokio::task::JoinSet::new();
     while !shared.stop.load(Ordering::Relaxed) && plan.duration.is_none_or(|d| due < d) {
@@ -351,12 +391,14 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
         });
         let phase = shared.book().phases.len() - 1;
         shared.sent.fetch_add(1, Ordering::Relaxed);
+        shared.posts.fetch_add(u64::from(post.is_some()), Ordering::Relaxed);
         let (ours, idle, shared, at) = (plan.clone(), idle.clone(), shared.clone(), due);
         tasks.spawn_local(async move {
             let end = match tokio::time::timeout(ours.patience, send(&ours, &idle, post)).await {
                 Ok(end) => end,
                 Err(_) => Err(LossKind::GivenUp),
             };
+            shared.posts.fetch_sub(u64::from(post.is_some()), Ordering::Relaxed);
             shared.record(phase, at, start.elapsed().saturating_sub(at), post, end);
         });
         while tasks.try_join_next().is_some() {}
@@ -412,8 +454,9 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
     while let Some(frame) = body.frame().await {
         frame.map_err(broken)?;
     }
-    if plan.keep {
-        idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+    let mut idle = idle.lock().unwrap_or_else(|e| e.into_inner());
+    if plan.keep && idle.len() < MOST_IDLE {
+        idle.push(sender);
     }
     if plan.answers.contains(&status) { Ok(replica) } else { Err(LossKind::Status(status, proxy_status)) }
 }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use testbed::{
-    App, Container, Ending, Load, Loopback, Network, Plan, Postgres, Process, Restart, Signal, Wire, eventually,
+    App, Container, Ending, Ledger, Load, Loopback, Network, Plan, Postgres, Process, Restart, Signal, Wire, eventually,
 };
 
 fn one(network: &Loopback, app: App) -> Box<dyn Container> {
@@ -161,6 +161,26 @@ fn a_replica_remembers_each_id_it_received() {
     eventually("an id counts even if its body never ends", || {
         get(replica.address(), "/log").text().starts_with("7 1\n")
     });
+}
+
+#[test]
+fn a_replica_that_is_killed_leaves_a_record_of_what_it_received() {
+    let network = Loopback::new();
+    let ledger = Ledger::new();
+    let app = ledger.kept_by(App::replica().env("MEAN_MS", 60_000));
+    let (dying, other) = (one(&network, app.clone()), one(&network, app));
+    let mut wires = [(&dying, 7), (&dying, 8), (&other, 7)].map(|(replica, id)| {
+        let mut wire = Wire::connect(replica.address());
+        wire.send(format!("POST /count?id={id} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"));
+        wire
+    });
+    // Long before it could answer.
+    eventually("all are on record", || ledger.received().values().map(Vec::len).sum::<usize>() == 3);
+    dying.signal(Signal::SIGKILL);
+    assert!(wires[0].response().is_err());
+    let received = ledger.received();
+    assert_eq!(received[&8], [dying.name()]);
+    assert_eq!(received[&7].iter().collect::<BTreeSet<_>>(), [dying.name(), other.name()].iter().collect());
 }
 
 #[test]

@@ -202,6 +202,22 @@ fn a_resolver_that_takes_its_time_delays_no_request() {
     assert!(start.elapsed() < Duration::from_secs(2), "forty requests took {:?}", start.elapsed());
 }
 
+// 15
+#[test]
+fn the_timer_rules_whatever_the_ttl_says() {
+    for ttl in [0, 600] {
+        let (replicas, bed) = two();
+        bed.network.dns().set_ttl(ttl);
+        wait_asked(&bed, 2);
+        let start = Instant::now();
+        wait_asked(&bed, 20);
+        assert!(start.elapsed() >= Duration::from_millis(900), "TTL {ttl}: asked each {:?}", start.elapsed() / 20);
+        bed.network.dns().remove("app", ip(&*replicas[1]));
+        wait_up(&bed, &replicas[..1]);
+        assert!(start.elapsed() < Duration::from_secs(20), "TTL {ttl}: it stayed for {:?}", start.elapsed());
+    }
+}
+
 // 16, promise 9
 #[test]
 fn an_address_that_left_loses_its_kept_connections_at_once_and_finishes_what_it_has() {
@@ -303,7 +319,7 @@ fn a_container_that_is_in_dns_before_it_listens_gets_nothing_until_it_does() {
     assert_eq!(bed.proxy.lines("request failed"), Vec::<String>::new());
 }
 
-// Promise 7: unproven is never tried, cold is treated gently.
+// 83, and promise 7: unproven is never tried, cold is treated gently.
 #[test]
 fn a_new_replica_is_warmed_up_and_never_flooded() {
     let network = Loopback::new();

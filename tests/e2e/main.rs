@@ -30,7 +30,9 @@ macro_rules! on_every_testbed {
 
 mod ailing;
 mod chain;
+mod churn;
 mod clients;
+mod deaths;
 mod dns;
 mod docker_dns;
 mod dokku;
@@ -43,6 +45,7 @@ mod process;
 mod reload;
 mod replicas;
 mod scaling;
+mod speed;
 mod swarm;
 
 use std::sync::Mutex;

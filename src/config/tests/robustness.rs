@@ -101,11 +101,25 @@ fn a_damaged_file_is_refused_with_reasons_or_is_within_every_bound() {
                 assert!(hostile.is_none(), "seed {seed}, run {run}: {hostile:?} in\n{shown}");
                 let placed = |problem: &String| problem.starts_with("proxy.toml: ");
                 assert!(error.problems().iter().all(placed), "seed {seed}, run {run}: {shown}");
+                let nameless = error.problems().iter().find(|problem| !names_its_place(problem));
+                assert!(nameless.is_none(), "seed {seed}, run {run}: {nameless:?} names no key\n{text}");
             }
         }
     }
     // Damage that is always refused, or never, would test half of it.
     assert!(accepted > RUNS / 20 && refused > RUNS / 20, "seed {seed}: {accepted} accepted, {refused} refused");
+}
+
+/// Whether a problem says which key or table it is about, or which line where the file is no TOML.
+fn names_its_place(problem: &str) -> bool {
+    let problem = problem.strip_prefix("proxy.toml: ").unwrap_or(problem);
+    let position = |text: &str| {
+        let (line, rest) = text.split_once(", column ").unwrap_or_default();
+        !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) && rest.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let first = problem.lines().next().unwrap_or_default();
+    let places = ["server", "dns", "upstream", "route", "unknown key "];
+    problem.strip_prefix("line ").is_some_and(position) || places.iter().any(|place| first.contains(place))
 }
 
 fn damage(text: &mut String, words: &[&str], random: &mut fastrand::Rng) {

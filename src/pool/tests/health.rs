@@ -103,6 +103,7 @@ fn when_all_hang_they_are_tried_with_one_request_each() {
     assert_eq!([story.candidate(1).limit, story.candidate(2).limit], [1, 1]);
 }
 
+// 45
 #[test]
 fn flapping_replica_has_to_pass_ever_more_probes_until_it_is_calm() {
     let mut story = Story::of(&[1, 2]);
@@ -133,6 +134,23 @@ fn container_that_is_listed_before_it_listens_is_up_soon_after_it_does() {
         story.probe_all(&result);
     }
     assert!(story.now - listens <= ms(250), "{:?} after", story.now - listens);
+}
+
+#[test]
+fn when_the_last_proven_replica_dies_those_that_have_yet_to_pass_a_probe_are_asked_at_once() {
+    let mut story = Story::of(&[1]);
+    story.answer(&[1, 2]);
+    for _ in 0..4 {
+        story.pass_time(ms(1000));
+        story.probe(1, &ProbeResult::Passed);
+        story.probe(2, &ProbeResult::Refused);
+    }
+    story.pass_time(ms(100));
+    assert!(story.probes_due().is_empty(), "it is asked at the interval by now");
+    story.record(1, Outcome::Broken);
+    assert_eq!(story.probes_due(), [2]);
+    story.probe(2, &ProbeResult::Passed);
+    assert_eq!(story.usable(), [2]);
 }
 
 #[test]

@@ -1,6 +1,24 @@
 use super::*;
 
 #[test]
+fn name_is_asked_for_four_times_a_second_just_after_everybody_was_lost() {
+    let mut story = Story::of(&[1]);
+    story.next_answer(&[1]);
+    story.record(1, Outcome::Refused);
+    let mut questions = 0;
+    let lost = story.now;
+    while story.now - lost < Duration::from_secs(60) {
+        story.wait_for_question();
+        story.ask(Resolution::Absent);
+        questions += u32::from(story.now - lost < Duration::from_secs(8));
+    }
+    assert!((30..=40).contains(&questions), "{questions} in the first eight seconds");
+    let before = story.now;
+    story.wait_for_question();
+    assert_eq!(story.now - before, ms(1000), "the timer's pace later on");
+}
+
+#[test]
 fn new_pool_asks_dns_at_once_and_then_on_the_timer() {
     let mut story = Story::new();
     assert_eq!(story.pool.next_question(), story.now);

@@ -17,14 +17,15 @@
 //! | `/exit` | none: the process kills itself |
 //! | `/count?id=N` | 200 after the service time; the id is remembered |
 //! | `/log` | a line `ID TIMES` for each id of `/count` |
-//! | `/stats` | counters as JSON |
+//! | `/stats` | counters as JSON; probes of an Evenkeel are not `served` |
 //! | `/control?KEY=VALUE&…` | changes `mode`, `mean_ms`, `workers`; clears the maximum in flight |
 //! | anything else | 200 after the service time |
 //!
 //! The service time is exponentially distributed around `MEAN_MS` (0: none) with `WORKERS` requests served at once and
 //! the others queued (0: no limit). `MODE` is `ok`, `fail` (500 at once) or `hang` (requests are taken and never
 //! answered); `/control`, `/log` and `/stats` answer in every mode. `LISTEN_AFTER_MS` is the time from start to
-//! listening. `ON_TERM` is `drop` (what runs is lost, the default, as of an app that does not handle SIGTERM),
+//! listening. In `LOG_FOLDER`, if set, the ids of `/count` are written to a file of this container's name, each as soon
+//! as it is known. `ON_TERM` is `drop` (what runs is lost, the default, as of an app that does not handle SIGTERM),
 //! `graceful` or `ignore`.
 
 #![allow(clippy::disallowed_methods)] // an app lives in real time
@@ -40,6 +41,8 @@ use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -64,6 +67,7 @@ async fn serve() {
         mean: Cell::new(Duration::from_millis(number("MEAN_MS"))),
         workers: RefCell::new(workers(number("WORKERS"))),
         seen: RefCell::default(),
+        file: std::env::var_os("LOG_FOLDER").map(|folder| log_file(&folder, &name)),
         served: Cell::new(0),
         in_flight: Cell::new(0),
         most_in_flight: Cell::new(0),
@@ -119,6 +123,11 @@ async fn serve() {
     println!("{name} has answered everything");
 }
 
+fn log_file(folder: &std::ffi::OsStr, name: &str) -> File {
+    let path = std::path::Path::new(folder).join(name);
+    File::options().create(true).append(true).open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 async fn terminated(term: &mut Option<tokio::signal::unix::Signal>) {
     match term {
         Some(term) => drop(term.recv().await),
@@ -152,6 +161,7 @@ struct Replica {
     mean: Cell<Duration>,
     workers: RefCell<Rc<Semaphore>>,
     seen: RefCell<BTreeMap<u64, u32>>,
+    file: Option<File>,
     served: Cell<u64>,
     in_flight: Cell<u64>,
     most_in_flight: Cell<u64>,
@@ -204,7 +214,9 @@ impl Replica {
         }
 
         let _in_flight = InFlight::new(&self);
-        self.served.set(self.served.get() + 1);
+        if !request.headers().contains_key("evenkeel-probe") {
+            self.served.set(self.served.get() + 1);
+        }
         match self.mode.get() {
             Mode::Ok => {}
             Mode::Fail => return text(500, "told to fail\n"),
@@ -247,6 +259,9 @@ impl Replica {
                 // The id counts as received even if the client leaves before the answer.
                 if let Some(id) = id {
                     *self.seen.borrow_mut().entry(id).or_default() += 1;
+                    if let Some(mut file) = self.file.as_ref() {
+                        file.write_all(format!("{id}\n").as_bytes()).expect("a file in a folder of the test's");
+                    }
                 }
                 let read = request.into_body().collect().await;
                 if read.is_err() {

@@ -1,0 +1,53 @@
+//! What holds whatever goes wrong inside.
+
+use super::listener::{self, Seats};
+use super::*;
+use crate::config::Route;
+use crate::discovery::tests::upstream;
+use crate::proxy::Table;
+use crate::route::Router;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+async fn ask(address: SocketAddr, target: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+// 78
+#[tokio::test]
+async fn a_panic_in_one_request_ends_that_one_only() {
+    let env = |name: &str| (name == "UPSTREAM").then(|| "nobody:80".to_owned());
+    let config = Config::load(None, &env).expect("the environment alone is enough");
+    let nobody = upstream(crate::config::Host::Name("nobody".into()), 80);
+    let mut quick = (*nobody.config()).clone();
+    quick.wait = Duration::ZERO;
+    quick.on_failure = crate::config::OnFailure::Respond;
+    // The second upstream does not exist: whoever asks for it makes the request's task panic.
+    let route =
+        |upstream, prefix: &str| Route { upstream, host: None, path_prefix: Some(prefix.into()), strip_prefix: false };
+    let proxy = Proxy::new(Table {
+        server: config.server.clone(),
+        router: Router::new(&[route(1, "/panic"), route(0, "/fine")]),
+        upstreams: vec![(nobody, Arc::new(quick))],
+    });
+    let listener = listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+    let address = listener.local_addr().unwrap();
+    let seats = Arc::new(Seats::new(10));
+    let (close, closed) = watch::channel(false);
+    tokio::spawn(listener::serve(listener, proxy.clone(), seats.clone(), closed));
+    for _ in 0..4 {
+        assert_eq!(ask(address, "/panic").await, "");
+        let answer = ask(address, "/fine").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    while seats.taken() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(proxy.requests(), 0, "what panicked is counted out");
+    drop(close);
+}

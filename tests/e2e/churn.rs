@@ -1,0 +1,19 @@
+//! A bad day, live: everything that Docker and Dokku do to replicas, one after the other, under a load that never
+//! retries. The times are those of the shipped configuration. `make soak` is the same for ten minutes, at random.
+
+use std::time::Duration;
+use testbed::{Churn, Turn};
+
+// 4, 16, 19, 22 to 24, 30, 42, 44, 46
+#[test]
+fn a_bad_day_loses_no_get_and_no_post_that_http_lets_save_and_is_told_of() {
+    let mut day = Churn::start(env!("CARGO_BIN_EXE_evenkeel"), 300.0);
+    day.rest(Duration::from_secs(4));
+    for turn in Turn::ALL {
+        day.turn(turn);
+    }
+    let verdict = day.end();
+    // A debug build on a busy machine is no place to hold the p99 against a bar: the soak does.
+    println!("{}", verdict.table());
+    assert!(verdict.violations().is_empty(), "{}\n{:#?}", verdict.log(), verdict.violations());
+}
