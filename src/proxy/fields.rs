@@ -31,6 +31,8 @@ pub(super) enum Fault {
     Encoding,
     /// Not exactly one `Host`.
     Host,
+    /// The target names another host than `Host`, or none that everybody would read alike.
+    Authority,
     /// Not the lines of a head.
     Shape,
 }
@@ -43,6 +45,7 @@ impl Fault {
             Fault::Length => "Content-Length is not one plain number",
             Fault::Encoding => "a Transfer-Encoding other than chunked",
             Fault::Host => "not exactly one Host field",
+            Fault::Authority => "target and Host do not name one host",
             Fault::Shape => "malformed head",
         }
     }
