@@ -10,14 +10,14 @@ use super::inbound::{Inbound, Sign, Watch};
 use super::inflow::Inflow;
 use super::kept::Idle;
 use super::response::{Delivery, ResponseHead};
-use super::socket::{Reader, WriteError, Writer};
+use super::socket::{Reader, WriteError};
 use crate::clock;
 use crate::pool::Outcome;
 use crate::pool::retry::Failure;
 use crate::upstream::Lease;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// While a request may be moved away from an endpoint that is declared down, this is how soon it notices.
 const MOVE_TICK: Duration = Duration::from_millis(100);
@@ -52,6 +52,8 @@ struct Answer {
     chunked: bool,
     /// The client's connection is kept.
     keep_client: bool,
+    /// When the head came.
+    at: Instant,
 }
 
 impl Exchange<'_> {
@@ -97,6 +99,7 @@ impl Exchange<'_> {
         }
 
         let mut source = Inflow::response(reader, answer.framing);
+        let mut used = answer.at;
         let passed = match source.at_hand() {
             Some(body) if inbound.is_sent() || body.is_empty() => {
                 match caller.writer.write_all([caller.out, body, b""], caller.timer, patience).await {
@@ -105,7 +108,11 @@ impl Exchange<'_> {
                     Err(WriteError::Stalled) => Err(DownloadError::ClientSlow),
                 }
             }
-            _ => pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await,
+            _ => {
+                let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await;
+                used = clock::now();
+                passed
+            }
         };
         let sent = inbound.is_sent();
         drop(inbound);
@@ -116,7 +123,7 @@ impl Exchange<'_> {
             && answer.keeps_alive
             && let Some(reader) = source.into_next().await
         {
-            self.keep(&lease, reader, writer);
+            self.keep(&lease, Idle { reader, writer, since: used });
         }
         Attempt::End(if answer.keep_client && sent { End::Next } else { End::Close })
     }
@@ -137,6 +144,7 @@ impl Exchange<'_> {
         let mut budget = self.limits.max_header;
         loop {
             let mut moved = None;
+            let mut tick = None;
             let event = {
                 let mut read = pin!(head::read_response(reader, budget));
                 std::future::poll_fn(|cx| {
@@ -166,8 +174,9 @@ impl Exchange<'_> {
                             return Poll::Ready(Event::Down);
                         }
                     }
-                    let mut wake = if may_move { deadline.min(clock::now() + MOVE_TICK) } else { deadline };
                     loop {
+                        let wake =
+                            if may_move { deadline.min(*tick.get_or_insert(sent + MOVE_TICK)) } else { deadline };
                         if caller.timer.poll_expired(cx, wake).is_pending() {
                             return Poll::Pending;
                         }
@@ -179,7 +188,7 @@ impl Exchange<'_> {
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
-                        wake = deadline.min(now + MOVE_TICK);
+                        tick = Some(now + MOVE_TICK);
                     }
                 })
                 .await
@@ -228,7 +237,7 @@ impl Exchange<'_> {
                 let first_byte = now.saturating_duration_since(sent_at.unwrap_or(now));
                 self.upstream.record(lease, Outcome::Answered { status, first_byte }, now);
                 attempts.status = status;
-                let answer = self.write_final(&head, status, inbound.is_sent(), caller.out);
+                let answer = self.write_final(&head, status, now, inbound.is_sent(), caller.out);
                 if head.fields.event_stream {
                     lease.become_stream();
                 }
@@ -254,13 +263,13 @@ impl Exchange<'_> {
     }
 
     /// Decides how a response goes on, and writes its head accordingly.
-    fn write_final(&self, head: &ResponseHead<'_>, status: u16, sent: bool, out: &mut Vec<u8>) -> Answer {
+    fn write_final(&self, head: &ResponseHead<'_>, status: u16, at: Instant, sent: bool, out: &mut Vec<u8>) -> Answer {
         out.clear();
         let framing = head.framing();
         let keeps_alive = head.keeps_alive();
         if status == 101 {
             head.write_upgrade(out);
-            return Answer { status, framing, keeps_alive, chunked: false, keep_client: false };
+            return Answer { status, framing, keeps_alive, chunked: false, keep_client: false, at };
         }
         // A response that refuses the rest of the body ends the connection; any other may still see it through.
         let refused = !sent && status >= 400;
@@ -274,7 +283,7 @@ impl Exchange<'_> {
             (true, false) => None,
         };
         head.write(Delivery { chunked, connection }, out);
-        Answer { status, framing, keeps_alive, chunked, keep_client }
+        Answer { status, framing, keeps_alive, chunked, keep_client, at }
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
@@ -302,10 +311,9 @@ impl Exchange<'_> {
     }
 
     /// Puts a connection back whose request and response are whole and behind which nothing came.
-    fn keep(&self, lease: &Lease, mut reader: Box<Reader>, writer: Writer) {
-        reader.rest();
-        if reader.ahead().is_empty() {
-            let idle = Idle { reader, writer, since: clock::now() };
+    fn keep(&self, lease: &Lease, mut idle: Idle) {
+        if idle.reader.ahead().is_empty() {
+            idle.reader.rest();
             lease.endpoint().kept().put(idle, lease.generation(), self.config.max_idle);
         }
     }

@@ -78,7 +78,7 @@ impl Outgoing<'_> {
             return Ok(Some(output));
         }
         self.flush().await?;
-        Ok(self.timer.limit(crate::clock::now() + self.patience, read).await.ok())
+        Ok(self.timer.limit_to(self.patience, read).await.ok())
     }
 }
 

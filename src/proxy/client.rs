@@ -4,7 +4,7 @@ use super::answer::Problem;
 use super::exchange::{Attempts, Caller, End, Exchange};
 use super::fields::Framing;
 use super::guard::Guard;
-use super::head::{self, HeadError};
+use super::head::{self, HEAD_READ, HeadError};
 use super::inflow::Inflow;
 use super::request::{RequestHead, Rewrite};
 use super::seat::Seat;
@@ -51,20 +51,19 @@ struct Client {
 
 /// Serves `stream` until it ends.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
-    let Ok((mut reader, writer)) = socket::split(stream) else {
-        return;
-    };
+    let (mut reader, writer) = socket::split(stream);
     let mut table = Cache::new(&proxy.table);
     let timer = Timer::new(clock::now() + table.load().server.client_idle);
     let mut client = Client { writer, timer, peer, head: Vec::new(), request: Vec::new(), response: Vec::new() };
     loop {
         if reader.ahead().is_empty() {
             reader.rest();
-            seat.rest(proxy.millis());
-            let deadline = clock::now() + table.load().server.client_idle;
-            let readable = std::future::poll_fn(|cx| reader.poll_readable(cx));
-            if client.timer.limit(deadline, readable).await.is_err() {
-                return;
+            let now = clock::now();
+            seat.rest(proxy.millis_at(now));
+            let deadline = now + table.load().server.client_idle;
+            match client.timer.limit(deadline, reader.fill(HEAD_READ)).await {
+                Ok(Ok(1..)) => {}
+                _ => return,
             }
             seat.work();
         }
@@ -86,14 +85,14 @@ impl Client {
     /// request's state is moved to the heap whole.
     async fn turn(&mut self, proxy: &Proxy, table: &Table, mut reader: Box<Reader>) -> Option<Box<Reader>> {
         let mut raw = std::mem::take(&mut self.head);
-        let (end, inflow) = {
+        let (end, inflow, last) = {
             let _active = proxy.active();
             match self.read(proxy, &table.server, &mut reader, &mut raw).await {
                 Ok(head) => {
                     let mut inflow = Inflow::request(reader, head.framing());
-                    (self.request(proxy, table, &head, &mut inflow).await, inflow)
+                    (self.request(proxy, table, &head, &mut inflow).await, inflow, !head.keeps_alive())
                 }
-                Err(end) => (end, Inflow::request(reader, Framing::Empty)),
+                Err(end) => (end, Inflow::request(reader, Framing::Empty), false),
             }
         };
         match end {
@@ -101,6 +100,8 @@ impl Client {
                 self.head = raw;
                 inflow.into_next().await
             }
+            // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
+            End::Close if last && inflow.is_last() && inflow.reader().is_some_and(Reader::has_no_news) => None,
             End::Close => {
                 Box::pin(self.linger(inflow)).await;
                 None
@@ -127,8 +128,7 @@ impl Client {
         raw: &'h mut Vec<u8>,
     ) -> Result<RequestHead<'h>, End> {
         let guard = Guard::request(limits.max_header, limits.max_target);
-        let deadline = clock::now() + limits.header_timeout;
-        let problem = match self.timer.limit(deadline, head::read_request(reader, guard)).await {
+        let problem = match self.timer.limit_to(limits.header_timeout, head::read_request(reader, guard)).await {
             Ok(Ok(length)) => {
                 raw.clear();
                 raw.extend_from_slice(&reader.ahead()[..length]);
@@ -178,11 +178,11 @@ impl Client {
             client: self.peer.ip(),
         };
         head.write(&rewrite, &mut self.request);
-        let exchange =
-            Exchange { upstream, config, limits, head, request: &self.request, draining: proxy.is_draining() };
+        let began = clock::now();
+        let draining = proxy.is_draining();
+        let exchange = Exchange { upstream, config, limits, head, request: &self.request, draining, began };
         let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.response };
         let mut attempts = Attempts::default();
-        let began = clock::now();
         let end = exchange.run(inflow, caller, &mut attempts).await;
         let failed = match &end {
             End::Problem(problem) if problem.is_upstream() => Some(problem),

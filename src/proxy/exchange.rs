@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// However late a request meets an outage, it waits at least this long: the time in which a replica that was only
 /// suspected is asked about and probed.
@@ -38,6 +38,7 @@ pub(super) struct Exchange<'a> {
     pub(super) request: &'a [u8],
     /// The process is draining: the client is told to go elsewhere with its next request.
     pub(super) draining: bool,
+    pub(super) began: Instant,
 }
 
 /// The client's side of an exchange: where the answer goes.
@@ -104,18 +105,22 @@ impl Exchange<'_> {
         self.upstream.count_request();
         let mut replay = Replay::default();
         let mut next = None;
+        let mut now = self.began;
         loop {
             let lease = match next.take() {
                 Some(lease) => lease,
                 None => match self.take(attempts) {
                     Some(lease) => lease,
                     None => match Box::pin(self.wait(inflow, caller.timer, attempts)).await {
-                        Ok(lease) => lease,
+                        Ok(lease) => {
+                            now = clock::now();
+                            lease
+                        }
                         Err(end) => return end,
                     },
                 },
             };
-            let failed = match self.link(lease, attempts).await {
+            let failed = match self.link(lease, attempts, now).await {
                 Err(failed) => failed,
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
@@ -139,6 +144,7 @@ impl Exchange<'_> {
             attempts.count.moves += u32::from(failed.failure == Failure::Abandoned);
             self.upstream.metrics().retries.add(failed.problem.token());
             next = failed.next;
+            now = clock::now();
         }
     }
 
@@ -184,8 +190,7 @@ impl Exchange<'_> {
     }
 
     /// A connection to the endpoint of `lease`, or to one that was quicker to accept.
-    async fn link(&self, lease: Lease, attempts: &mut Attempts) -> Result<(Lease, Link), Failed> {
-        let now = clock::now();
+    async fn link(&self, lease: Lease, attempts: &mut Attempts, now: Instant) -> Result<(Lease, Link), Failed> {
         let address = lease.endpoint().address();
         let once = !self.head.is_idempotent();
         // A request that is repeated takes a fresh connection: what closed the first kept one may have closed them all.

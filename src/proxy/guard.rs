@@ -77,7 +77,7 @@ impl Guard {
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut rest = bytes;
         while self.phase != Phase::Whole && !rest.is_empty() {
-            let used = if self.phase == Phase::Fields { self.field_bytes(rest)? } else { self.line_byte(rest[0])? };
+            let used = if self.phase == Phase::Fields { self.field_bytes(rest)? } else { self.line_bytes(rest)? };
             self.length += used;
             if self.length > self.max_head {
                 return Err(Refusal::HeadTooLong);
@@ -87,8 +87,10 @@ impl Guard {
         Ok(())
     }
 
-    /// One byte of the request line, or of the empty lines that RFC 9112 2.2 has a server skip before it.
-    fn line_byte(&mut self, byte: u8) -> Result<usize, Refusal> {
+    /// A run of visible characters, or the one byte before the next: of the request line, or of the empty lines that
+    /// RFC 9112 2.2 has a server skip before it.
+    fn line_bytes(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let byte = bytes[0];
         if self.after_cr {
             if byte != b'\n' {
                 return Err(Refusal::LineEnd);
@@ -100,19 +102,23 @@ impl Guard {
             self.line_empty = true;
             return Ok(1);
         }
+        let run = bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+        if run > 0 {
+            self.line_empty = false;
+            if self.phase == Phase::Target {
+                self.target += run;
+                if self.target > self.max_target {
+                    return Err(Refusal::TargetTooLong);
+                }
+            }
+            return Ok(run);
+        }
         match (byte, self.phase) {
             (b'\r', Phase::Version) => self.after_cr = true,
             (b'\r', Phase::Method) if self.line_empty => self.after_cr = true,
             (b'\n', _) => return Err(Refusal::LineEnd),
             (b' ', Phase::Method) if !self.line_empty => self.phase = Phase::Target,
             (b' ', Phase::Target) if self.target > 0 => self.phase = Phase::Version,
-            (0x21..=0x7e, Phase::Target) => {
-                self.target += 1;
-                if self.target > self.max_target {
-                    return Err(Refusal::TargetTooLong);
-                }
-            }
-            (0x21..=0x7e, _) => self.line_empty = false,
             _ => return Err(Refusal::RequestLine),
         }
         Ok(1)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pingora_core::protocols::http::v1::{client, server};
 use pingora_error::{BError, ErrorType};
 
-/// One read of a body of which more was there than the last read took.
+/// One read of a body at most.
 const BODY_READ: usize = 64 * 1024;
 
 /// Says that chunks follow, and nothing else.
@@ -114,6 +114,14 @@ impl Inflow {
         }
     }
 
+    /// Whether the body was read whole, and nothing behind it.
+    pub(super) fn is_last(&self) -> bool {
+        match &self.0 {
+            Source::Plain { reader, left, .. } => *left == Some(reader.ahead().len() as u64),
+            _ => false,
+        }
+    }
+
     /// The next bytes of the body; nothing once it is whole. May be dropped while it waits.
     pub(super) async fn piece(&mut self) -> Result<Option<&[u8]>, Broken> {
         match &mut self.0 {
@@ -195,8 +203,8 @@ async fn plain_piece<'r>(
         return Ok(None);
     }
     if reader.ahead().is_empty() {
-        let room = if reader.is_emptied() { HEAD_READ } else { BODY_READ };
-        match reader.fill(room).await {
+        let expected = left.map_or(BODY_READ, |left| usize::try_from(left).unwrap_or(BODY_READ));
+        match reader.fill(expected.clamp(HEAD_READ, BODY_READ)).await {
             Ok(0) if left.is_none() => {
                 *left = Some(0);
                 return Ok(None);

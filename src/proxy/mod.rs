@@ -88,7 +88,7 @@ impl Proxy {
         })
     }
 
-    /// Serves one client's connection until it ends.
+    /// Serves one client's connection until it ends. Its socket sends small writes at once.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
         client::serve(self, stream, peer, seat).await;
     }
@@ -135,7 +135,11 @@ impl Proxy {
 
     /// Milliseconds since the start.
     pub fn millis(&self) -> u64 {
-        u64::try_from(clock::now().saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+        self.millis_at(clock::now())
+    }
+
+    fn millis_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn active(&self) -> Active<'_> {

@@ -18,6 +18,9 @@ pub(super) struct RequestHead<'a> {
     framing: Framing,
 }
 
+/// Room for what a head gains on its way in most cases, so that it is written without growing.
+const ADDED: usize = 64;
+
 /// What routing changes about a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rewrite<'a> {
@@ -139,6 +142,7 @@ impl<'a> RequestHead<'a> {
     /// The head as the replica gets it.
     pub(super) fn write(&self, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
         out.clear();
+        out.reserve(self.raw.len() + ADDED);
         out.extend_from_slice(self.method());
         out.push(b' ');
         out.extend_from_slice(rewrite.target.0);

@@ -13,6 +13,9 @@ pub(super) struct ResponseHead<'a> {
     framing: Framing,
 }
 
+/// Room for what a head gains on its way, so that it is written without growing.
+const ADDED: usize = 64;
+
 /// How the response goes on to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
@@ -85,6 +88,7 @@ impl<'a> ResponseHead<'a> {
 
     fn write_start(&self, keep_encoding: bool, out: &mut Vec<u8>) {
         let end = memchr::memchr(b'\n', self.raw).map_or(self.raw.len(), |lf| lf);
+        out.reserve(self.raw.len() + ADDED);
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.raw[self.status_at..end].trim_ascii_end());
         if self.raw[self.status_at..end].trim_ascii_end().len() == 3 {

@@ -1,7 +1,9 @@
 //! One TCP connection as two handles: a [`Reader`] that keeps what it read ahead, and that pingora's sessions can own and
 //! read through where a body comes in chunks; and a [`Writer`], so that one direction never waits for the other.
 
+use super::head::HEAD_READ;
 use super::timer::Timer;
+use crate::worker;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
@@ -17,12 +19,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Splits a connected socket. Small writes go out at once: what is worth coalescing we coalesce ourselves.
-pub(super) fn split(stream: TcpStream) -> io::Result<(Box<Reader>, Writer)> {
-    stream.set_nodelay(true)?;
+/// Splits a connected socket, which is to send small writes at once: what is worth coalescing we coalesce ourselves.
+pub(super) fn split(stream: TcpStream) -> (Box<Reader>, Writer) {
     let (reader, writer) = stream.into_split();
-    let reader = Reader { half: reader, ahead: BytesMut::new(), emptied: false };
-    Ok((Box::new(reader), Writer { half: Some(writer) }))
+    let reader = Reader { half: reader, ahead: BytesMut::new() };
+    (Box::new(reader), Writer { half: Some(writer) })
 }
 
 /// The reading side.
@@ -31,19 +32,12 @@ pub(super) struct Reader {
     half: OwnedReadHalf,
     /// What was read and nobody took yet. Never split, so that it stays one allocation; none while the connection rests.
     ahead: BytesMut,
-    /// The last read took all there was.
-    emptied: bool,
 }
 
 impl Reader {
     /// What was read and not consumed.
     pub(super) fn ahead(&self) -> &[u8] {
         &self.ahead
-    }
-
-    /// Whether the last read took all there was.
-    pub(super) fn is_emptied(&self) -> bool {
-        self.emptied
     }
 
     /// Forgets the first `count` bytes of what is ahead.
@@ -62,36 +56,40 @@ impl Reader {
     /// Gives the buffer back if nothing is in it: the connection will wait for a while.
     pub(super) fn rest(&mut self) {
         if self.ahead.is_empty() {
-            self.ahead = BytesMut::new();
+            worker::give_back(std::mem::take(&mut self.ahead));
         }
     }
 
-    /// Reads once, up to `room` bytes or a little more, behind what is ahead. 0 is the end.
-    ///
-    /// By the runtime's own read, because that one notes when it took all there was: the next read then costs no
-    /// question to the kernel.
+    /// Reads once, up to `room` bytes or a little more, behind what is ahead. 0 is the end. While it waits it holds no
+    /// buffer but for what is ahead.
     pub(super) async fn fill(&mut self, room: usize) -> io::Result<usize> {
-        self.ahead.reserve(room);
-        let space = self.ahead.capacity() - self.ahead.len();
-        let count = self.half.read_buf(&mut self.ahead).await?;
-        self.emptied = 0 < count && count < space;
-        Ok(count)
+        std::future::poll_fn(|cx| self.poll_fill(cx, room)).await
     }
 
-    /// Ready when there is something to read, be it the end. Takes no buffer, and no system call where the last read
-    /// left nothing behind; else what the runtime calls ready may be stale, and the kernel is asked.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ahead.is_empty() {
-            return Poll::Ready(());
+    /// By the runtime's own read, because that one notes when it took all there was: the next read then costs no question
+    /// to the kernel.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        ready!(self.half.as_ref().poll_read_ready(cx))?;
+        if self.ahead.is_empty() {
+            self.ahead = worker::buffer(std::mem::take(&mut self.ahead));
         }
-        if self.emptied { self.half.as_ref().poll_read_ready(cx).map(drop) } else { self.poll_peek(cx).map(drop) }
+        self.ahead.reserve(room);
+        let read = std::pin::pin!(self.half.read_buf(&mut self.ahead)).poll(cx);
+        if !matches!(read, Poll::Ready(Ok(1..))) {
+            self.rest();
+        }
+        read
     }
 
-    /// Whether nothing has come since the last message, as far as the runtime knows: no system call.
+    /// Whether nothing is ahead and nothing has come since, as far as the runtime knows: no system call.
     pub(super) fn is_quiet(&self) -> bool {
+        self.ahead.is_empty() && self.has_no_news()
+    }
+
+    /// Whether nothing has come since the last read, as far as the runtime knows.
+    pub(super) fn has_no_news(&self) -> bool {
         let mut byte = [0];
-        self.ahead.is_empty()
-            && matches!(self.half.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.half.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// What is there to read, asked of the kernel and left there.
@@ -119,15 +117,12 @@ impl Reader {
 
     /// Reads and forgets what comes, until the peer closes or sends too much of it.
     pub(super) async fn discard(&mut self, at_most: usize) {
-        let mut buffer = [0; 4096];
         let mut left = at_most;
-        while let Ok(()) = self.half.readable().await {
-            match self.half.try_read(&mut buffer) {
-                Ok(0) => return,
-                Ok(n) if n >= left => return,
-                Ok(n) => left -= n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+        loop {
+            self.ahead.clear();
+            match self.fill(HEAD_READ).await {
+                Ok(count) if 0 < count && count < left => left -= count,
+                _ => return,
             }
         }
     }
@@ -167,21 +162,21 @@ impl From<io::Result<usize>> for Peeked {
     }
 }
 
-/// For sessions and tunnels: first what is ahead, then what comes.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        worker::give_back(std::mem::take(&mut self.ahead));
+    }
+}
+
+/// For sessions: first what is ahead, then what comes.
 impl AsyncRead for Reader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let room = buf.remaining();
-        if !this.ahead.is_empty() {
-            let count = this.ahead.len().min(room);
-            buf.put_slice(&this.ahead[..count]);
-            this.ahead.advance(count);
-            return Poll::Ready(Ok(()));
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.half).poll_read(cx, buf);
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.half).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
-        this.emptied = 0 < count && count < room;
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..count]);
+        self.ahead.advance(count);
         Poll::Ready(Ok(()))
     }
 }

@@ -3,9 +3,7 @@
 use super::exchange::Upgraded;
 use super::socket::{Reader, Writer};
 use super::timer::Timer;
-use bytes::BytesMut;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 
 /// One read of a tunnel.
 const BUFFER: usize = 16 * 1024;
@@ -37,20 +35,23 @@ pub(super) async fn run(
 async fn copy(reader: &mut Reader, writer: &mut Writer, patience: Duration) -> Result<(), Broken> {
     let mut timer = Timer::new(crate::clock::now() + patience);
     loop {
-        // A silent tunnel holds no buffer.
-        reader.rest();
-        std::future::poll_fn(|cx| reader.poll_readable(cx)).await;
-        let mut buffer = BytesMut::with_capacity(BUFFER);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => {
-                writer.finish();
-                return Ok(());
+        if reader.ahead().is_empty() {
+            match reader.fill(BUFFER).await {
+                Ok(0) => {
+                    writer.finish();
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(_) => return Err(Broken),
             }
-            Ok(_) => {}
-            Err(_) => return Err(Broken),
         }
-        if writer.write_all([&buffer, b"", b""], &mut timer, patience).await.is_err() {
+        let ahead = reader.ahead();
+        let count = ahead.len();
+        if writer.write_all([ahead, b"", b""], &mut timer, patience).await.is_err() {
             return Err(Broken);
         }
+        reader.consume(count);
+        // A silent tunnel holds no buffer.
+        reader.rest();
     }
 }
