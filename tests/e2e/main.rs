@@ -11,6 +11,7 @@ mod clients;
 mod dns;
 mod drain;
 mod exchange;
+mod framing;
 mod limits;
 mod process;
 mod reload;
