@@ -31,15 +31,18 @@ impl From<Error> for HeadError {
 
 /// Reads a request's head and leaves it ahead. Gives its length.
 pub(super) async fn read_request(reader: &mut Reader, mut guard: Guard) -> Result<usize, HeadError> {
+    let mut again = Again::default();
     loop {
         let ahead = reader.ahead();
         if !ahead.is_empty() {
             guard.feed(&ahead[guard.length()..]).map_err(HeadError::Refused)?;
-            match (parse_request(ahead)?, guard.whole()) {
-                (Some(length), Some(whole)) if length == whole => return Ok(length),
-                (None, None) => {}
-                // Two readers that disagree on where a head ends: what smuggling is made of.
-                _ => return Err(HeadError::Alien),
+            if again.is_due(ahead.len(), guard.whole().is_some()) {
+                match (parse_request(ahead)?, guard.whole()) {
+                    (Some(length), Some(whole)) if length == whole => return Ok(length),
+                    (None, None) => {}
+                    // Two readers that disagree on where a head ends: what smuggling is made of.
+                    _ => return Err(HeadError::Alien),
+                }
             }
         }
         fill(reader).await?;
@@ -48,17 +51,48 @@ pub(super) async fn read_request(reader: &mut Reader, mut guard: Guard) -> Resul
 
 /// Reads a response's head of at most `max_head` bytes and leaves it ahead. Gives its length and status.
 pub(super) async fn read_response(reader: &mut Reader, max_head: usize) -> Result<(usize, u16), HeadError> {
+    let mut again = Again::default();
+    let mut seen = 0;
     loop {
         let ahead = reader.ahead();
-        let head = if ahead.is_empty() { None } else { parse_response(ahead)? };
+        let due = !ahead.is_empty() && again.is_due(ahead.len(), has_empty_line(ahead, seen));
+        let head = if due { parse_response(ahead)? } else { None };
         if head.map_or(ahead.len(), |(length, _)| length) > max_head {
             return Err(HeadError::Refused(Refusal::HeadTooLong));
         }
         if let Some(head) = head {
             return Ok(head);
         }
+        seen = ahead.len();
         fill(reader).await?;
     }
+}
+
+/// When a head that is not whole is looked at again: what is wrong with it is best known soon, but a head that comes byte
+/// by byte is not to be parsed for each of them.
+#[derive(Debug, Default)]
+struct Again {
+    /// With so many bytes.
+    next: usize,
+}
+
+impl Again {
+    fn is_due(&mut self, length: usize, whole: bool) -> bool {
+        let due = whole || length >= self.next;
+        if due {
+            self.next = length * 2;
+        }
+        due
+    }
+}
+
+/// Whether an empty line, which ends a head, ends behind the `seen` bytes.
+fn has_empty_line(bytes: &[u8], seen: usize) -> bool {
+    let from = seen.saturating_sub(2);
+    memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
+        let before = &bytes[..from + at];
+        before.ends_with(b"\n") || before.ends_with(b"\n\r")
+    })
 }
 
 async fn fill(reader: &mut Reader) -> Result<(), HeadError> {
@@ -108,6 +142,16 @@ mod tests {
         assert_eq!(parse_response(b"HTTP/1.1 200 OK\r\nA: 1\r\n"), Ok(None));
         for head in ["HTTP/1.1 099 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/2 200 OK\r\n\r\n", "SSH-2.0-x\r\n"] {
             assert!(parse_response(head.as_bytes()).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_found_however_it_is_cut() {
+        for head in ["HTTP/1.1 200 OK\r\nA: 1\r\n\r\n", "HTTP/1.1 200 OK\nA: 1\n\n", "HTTP/1.1 200 OK\r\nA: 1\n\r\n"] {
+            for cut in 0..head.len() {
+                assert!(!has_empty_line(&head.as_bytes()[..cut], 0), "{head:?} up to {cut}");
+                assert!(has_empty_line(head.as_bytes(), cut), "{head:?} cut at {cut}");
+            }
         }
     }
 
