@@ -5,6 +5,8 @@
 //! says what happened, and wakes whoever waits for it. In-flight counts are the only thing that requests write directly:
 //! each is held by a [`Lease`], and every end of a request is the lease's one drop.
 
+mod line;
+
 use crate::admin::metrics::UpstreamMetrics;
 use crate::admin::status::Live;
 use crate::clock;
@@ -15,12 +17,14 @@ use crate::pool::{self, Candidate, EndpointId, Event, EventKind, Health, Outcome
 use crate::proxy::Kept;
 use crate::worker;
 use arc_swap::ArcSwap;
+use line::Line;
+pub use line::Place;
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
@@ -71,16 +75,6 @@ struct Snapshot {
     empty_since: Option<Instant>,
     /// `max_in_flight`, or no limit: whoever may have fewer is cold.
     full: u32,
-}
-
-/// Requests that wait for a replica, first come first served.
-#[derive(Debug, Default)]
-struct Line {
-    length: AtomicUsize,
-    /// Held by whoever is first; tokio's mutex is fair.
-    turn: tokio::sync::Mutex<()>,
-    /// Told when there may be room.
-    room: Notify,
 }
 
 /// Outcomes that a worker has not yet told the pool.
@@ -215,11 +209,6 @@ impl Upstream {
         &self.metrics
     }
 
-    /// Requests that wait for a replica.
-    pub fn waiting(&self) -> usize {
-        self.line.length.load(Ordering::Relaxed)
-    }
-
     /// Since when nobody can be picked; `None` while somebody can.
     pub fn outage_since(&self) -> Option<Instant> {
         self.snapshot.load().empty_since
@@ -265,18 +254,6 @@ impl Upstream {
             }
             None
         })
-    }
-
-    /// Whether requests wait already, so that a newcomer must not overtake them.
-    pub fn has_line(&self) -> bool {
-        self.line.length.load(Ordering::SeqCst) > 0
-    }
-
-    /// A place in the line, if it is not longer than `max_waiting` already.
-    pub fn join_line(self: &Arc<Self>, max_waiting: usize) -> Option<Place> {
-        let before = self.line.length.fetch_add(1, Ordering::SeqCst);
-        let place = Place { upstream: self.clone() };
-        (before < max_waiting).then_some(place)
     }
 
     /// Counts a request towards the retries that are allowed.
@@ -326,9 +303,7 @@ impl Upstream {
             cap => cap,
         };
         self.snapshot.store(Arc::new(Snapshot { candidates, endpoints, empty_since, full }));
-        if self.has_line() {
-            self.line.room.notify_one();
-        }
+        self.line.tell();
     }
 
     /// The live parts of `candidates`, made where there are none yet.
@@ -474,9 +449,7 @@ impl Lease {
 
     fn release(&self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.upstream.has_line() {
-            self.upstream.line.room.notify_one();
-        }
+        self.upstream.line.tell();
     }
 }
 
@@ -487,32 +460,5 @@ impl Drop for Lease {
         } else {
             self.release();
         }
-    }
-}
-
-/// A place in the line of requests that wait for a replica. Dropping it leaves the line.
-#[derive(Debug)]
-pub struct Place {
-    upstream: Arc<Upstream>,
-}
-
-impl Place {
-    /// The first endpoint that becomes free once it is this request's turn.
-    pub async fn lease(&self) -> Lease {
-        let line = &self.upstream.line;
-        let _turn = line.turn.lock().await;
-        loop {
-            let room = line.room.notified();
-            if let Some(lease) = self.upstream.acquire(&[]) {
-                return lease;
-            }
-            room.await;
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.upstream.line.length.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,9 +1,18 @@
 //! What belongs to one worker thread.
 
+use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
+
+/// Read buffers that lie ready. As many as one round of the runtime may have in use; a request takes one and gives it back
+/// within microseconds.
+const SPARE: usize = 16;
+
+/// A buffer that grew beyond this is not kept: a head with room to spare.
+const SPARE_SIZE: usize = 16 * 1024;
 
 thread_local! {
     static INDEX: Cell<usize> = const { Cell::new(0) };
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
 }
 
@@ -20,4 +29,23 @@ pub fn index() -> usize {
 /// This thread's source of random numbers.
 pub fn with_rng<R>(f: impl FnOnce(&mut fastrand::Rng) -> R) -> R {
     RNG.with_borrow_mut(f)
+}
+
+/// A buffer to read into: `own` if it is one, else a spare one.
+pub fn buffer(own: BytesMut) -> BytesMut {
+    if own.capacity() > 0 { own } else { BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default() }
+}
+
+/// Takes back a buffer that nobody reads into.
+pub fn give_back(mut buffer: BytesMut) {
+    buffer.clear();
+    if (1..=SPARE_SIZE).contains(&buffer.capacity()) {
+        // Where the thread is ending there is nobody to keep it for.
+        let _ = BUFFERS.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE {
+                spare.push(buffer);
+            }
+        });
+    }
 }

@@ -21,7 +21,7 @@ pub const PERIOD: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// A timer: at most a hundred DNS questions a second for a name, or probes of an endpoint.
 pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
 
-/// Bytes of a request's head. The parser stops at 1 MiB whatever is said here.
+/// Bytes of a request's head, all of which are held until it is whole: a MiB is more than any browser's cookies.
 pub const HEADER: RangeInclusive<u64> = 1 << 10..=1 << 20;
 
 /// Bytes of a request's target; also within `max_header`.

@@ -2,16 +2,14 @@
 //! slowly slows down whoever writes.
 
 use super::fields::Framing;
+use super::inflow::{Broken, Inflow};
 use super::socket::{WriteError, Writer};
 use super::timer::Timer;
-use bytes::Bytes;
-use pingora_core::protocols::http::v1::{client, server};
-use pingora_error::ErrorType;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Bytes of a request's body that are kept for sending it again: what one read brings.
+/// Bytes of a request's body that are kept for sending it again.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// Small pieces are gathered up to this size while more is at hand: a head and a short body are one write. Larger ones
@@ -80,15 +78,14 @@ impl Outgoing<'_> {
             return Ok(Some(output));
         }
         self.flush().await?;
-        Ok(self.timer.limit(crate::clock::now() + self.patience, read).await.ok())
+        Ok(self.timer.limit_to(self.patience, read).await.ok())
     }
 }
 
 /// How far a request's body is, across attempts.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    kept: Vec<Bytes>,
-    size: usize,
+    kept: Vec<u8>,
     /// The client has sent all of it.
     complete: bool,
     /// More came than is kept.
@@ -101,13 +98,20 @@ impl Replay {
         !self.overflown
     }
 
-    fn keep(&mut self, piece: Bytes) {
-        self.size += piece.len();
-        if self.size > REPLAY_LIMIT {
+    /// Whether nothing of the body was taken from its connection.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.kept.is_empty() && !self.complete && !self.overflown
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if self.overflown {
+            return;
+        }
+        if self.kept.len() + piece.len() > REPLAY_LIMIT {
             self.overflown = true;
             self.kept = Vec::new();
         } else {
-            self.kept.push(piece);
+            self.kept.extend_from_slice(piece);
         }
     }
 }
@@ -126,53 +130,42 @@ pub(super) enum UploadError {
 }
 
 /// Sends a request: the `head`, then the body as the client brings it. While none is there the head goes ahead: the
-/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the session back.
+/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the body back.
 pub(super) async fn upload<'s>(
-    session: &'s mut server::HttpSession,
+    inflow: &'s mut Inflow,
     writer: &mut Writer,
     head: &[u8],
     framing: Framing,
     replay: &mut Replay,
     patience: Duration,
-) -> (&'s server::HttpSession, Result<(), UploadError>) {
+) -> (&'s Inflow, Result<(), UploadError>) {
     let mut timer = Timer::new(crate::clock::now() + patience);
     let mut gathered = head.to_vec();
     let chunked = framing == Framing::Chunked;
     let mut out = Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false };
-    let result = send_body(session, &mut out, replay).await;
+    let result = send_body(inflow, &mut out, replay).await;
     let result = result.map_err(|error| match error {
         UploadError::Replica { .. } => UploadError::Replica { started: out.started },
         other => other,
     });
-    (session, result)
+    (inflow, result)
 }
 
-async fn send_body(
-    session: &mut server::HttpSession,
-    out: &mut Outgoing<'_>,
-    replay: &mut Replay,
-) -> Result<(), UploadError> {
+async fn send_body(inflow: &mut Inflow, out: &mut Outgoing<'_>, replay: &mut Replay) -> Result<(), UploadError> {
     let gone = |_: WriteError| UploadError::Replica { started: true };
-    for piece in replay.kept.clone() {
-        out.push(&piece).await.map_err(gone)?;
-    }
+    out.push(&replay.kept).await.map_err(gone)?;
     while !replay.complete {
-        let read = out.next(session.read_body_bytes()).await.map_err(gone)?;
-        match read {
+        match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(UploadError::ClientSlow),
             Some(Ok(None)) => replay.complete = true,
             Some(Ok(Some(piece))) => {
                 // What cannot be kept is forgotten before it is sent: from here on nothing is repeated.
-                replay.keep(piece.clone());
-                out.push(&piece).await.map_err(gone)?;
-                replay.complete = session.is_body_done();
+                replay.keep(piece);
+                out.push(piece).await.map_err(gone)?;
+                replay.complete = inflow.is_done();
             }
-            Some(Err(error)) => {
-                return Err(match error.etype() {
-                    ErrorType::ReadError | ErrorType::ConnectionClosed => UploadError::ClientGone,
-                    _ => UploadError::ClientBad,
-                });
-            }
+            Some(Err(Broken::Gone)) => return Err(UploadError::ClientGone),
+            Some(Err(Broken::Bad)) => return Err(UploadError::ClientBad),
         }
     }
     out.finish().await.map_err(gone)
@@ -193,7 +186,7 @@ pub(super) enum DownloadError {
 
 /// Passes on a response: its head, in `gathered` already, then its body, in chunks if `chunked`.
 pub(super) async fn download(
-    session: &mut client::HttpSession,
+    inflow: &mut Inflow,
     writer: &mut Writer,
     gathered: &mut Vec<u8>,
     chunked: bool,
@@ -205,8 +198,8 @@ pub(super) async fn download(
         WriteError::Stalled => DownloadError::ClientSlow,
     };
     let mut out = Outgoing { writer, timer, patience, chunked, gathered, started: false };
-    while !session.is_body_done() {
-        match out.next(session.read_body_ref()).await.map_err(gone)? {
+    while !inflow.is_done() {
+        match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(DownloadError::ReplicaSlow),
             Some(Ok(None)) => break,
             Some(Ok(Some(piece))) => out.push(piece).await.map_err(gone)?,

@@ -1,8 +1,11 @@
 //! One client's connection: request after request, until one side ends it.
 
 use super::answer::Problem;
-use super::exchange::{Attempts, End, Exchange};
+use super::exchange::{Attempts, Caller, End, Exchange};
+use super::fields::Framing;
 use super::guard::Guard;
+use super::head::{self, HEAD_READ, HeadError};
+use super::inflow::Inflow;
 use super::request::{RequestHead, Rewrite};
 use super::seat::Seat;
 use super::socket::{self, Reader, Writer};
@@ -10,14 +13,11 @@ use super::timer::Timer;
 use super::tunnel;
 use super::{Proxy, Table};
 use crate::clock;
-use crate::config::OnFailure;
+use crate::config::{self, OnFailure};
 use crate::failure::Failure;
 use crate::route::{Target, forward};
 use crate::worker;
 use arc_swap::Cache;
-use bytes::{Bytes, BytesMut};
-use pingora_core::protocols::http::v1::server::HttpSession;
-use pingora_error::ErrorType;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ struct Client {
     writer: Writer,
     timer: Timer,
     peer: SocketAddr,
+    /// The request's head as it came.
+    head: Vec<u8>,
     /// The request's head on its way to the replica.
     request: Vec<u8>,
     /// The response's head on its way to the client.
@@ -49,73 +51,59 @@ struct Client {
 
 /// Serves `stream` until it ends.
 pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
-    let Ok((mut reader, writer)) = socket::split(stream) else {
-        return;
-    };
+    let (mut reader, writer) = socket::split(stream);
     let mut table = Cache::new(&proxy.table);
-    let mut early = None;
     let timer = Timer::new(clock::now() + table.load().server.client_idle);
-    let mut client = Client { writer, timer, peer, request: Vec::new(), response: Vec::new() };
+    let mut client = Client { writer, timer, peer, head: Vec::new(), request: Vec::new(), response: Vec::new() };
     loop {
-        if early.is_none() {
-            seat.rest(proxy.millis());
-            let deadline = clock::now() + table.load().server.client_idle;
-            let readable = std::future::poll_fn(|cx| reader.poll_readable(cx));
-            if client.timer.limit(deadline, readable).await.is_err() {
-                return;
+        if reader.ahead().is_empty() {
+            reader.rest();
+            let now = clock::now();
+            seat.rest(proxy.millis_at(now));
+            let deadline = now + table.load().server.client_idle;
+            match client.timer.limit(deadline, reader.fill(HEAD_READ)).await {
+                Ok(Ok(1..)) => {}
+                _ => return,
             }
             seat.work();
         }
         // On the heap, and only while it runs: it is some kilobytes, which a resting connection does not hold.
-        match Box::pin(client.turn(&proxy, table.load(), reader, early)).await {
-            Some(next) => (reader, early) = next,
+        match Box::pin(client.turn(&proxy, table.load(), reader)).await {
+            Some(next) => reader = next,
             None => return,
         }
-        client.request.shrink_to(BUFFER_KEPT);
-        client.response.shrink_to(BUFFER_KEPT);
+        for buffer in [&mut client.head, &mut client.request, &mut client.response] {
+            buffer.shrink_to(BUFFER_KEPT);
+        }
     }
-}
-
-/// Takes the connection out of a session whose request is over, with what came behind the request.
-///
-/// What rarely happens is on the heap here and in the exchange, so that what happens each time stays small: a request's
-/// state is moved to the heap whole.
-pub(super) async fn next_reader(session: HttpSession) -> Option<(Box<Reader>, Option<BytesMut>)> {
-    let alone = Reader::in_stream(session.stream()).is_some_and(|reader| !reader.has_surplus());
-    if alone {
-        return Some((Reader::from_stream(session.into_inner())?, None));
-    }
-    let (stream, prefix) = Box::pin(session.reuse()).await.ok()??.into_parts();
-    Some((Reader::from_stream(stream)?, prefix))
 }
 
 impl Client {
-    /// One request, from its first byte to the end of its response. Gives the connection back if another may come, with
-    /// what came of it already (`early`).
-    async fn turn(
-        &mut self,
-        proxy: &Proxy,
-        table: &Table,
-        mut reader: Box<Reader>,
-        early: Option<BytesMut>,
-    ) -> Option<(Box<Reader>, Option<BytesMut>)> {
-        let limits = &table.server;
-        reader.begin(Guard::request(limits.max_header, limits.max_target));
-        let fit = early.as_ref().is_none_or(|bytes| reader.carry_over(bytes).is_ok());
-        let mut session = HttpSession::new(reader);
-        session.set_read_timeout(None);
-        session.set_pipelining_enabled(true);
-        if let Some(bytes) = early {
-            session.set_pipelined_prefix(bytes);
-        }
-        let end = {
+    /// One request, from its first byte to the end of its response. Gives the reader back if another may come.
+    ///
+    /// What rarely happens is on the heap here and in the exchange, so that what happens each time stays small: a
+    /// request's state is moved to the heap whole.
+    async fn turn(&mut self, proxy: &Proxy, table: &Table, mut reader: Box<Reader>) -> Option<Box<Reader>> {
+        let mut raw = std::mem::take(&mut self.head);
+        let (end, inflow, last) = {
             let _active = proxy.active();
-            if fit { self.request(proxy, table, &mut session).await } else { self.refuse(proxy, &session, false).await }
+            match self.read(proxy, &table.server, &mut reader, &mut raw).await {
+                Ok(head) => {
+                    let mut inflow = Inflow::request(reader, head.framing());
+                    (self.request(proxy, table, &head, &mut inflow).await, inflow, !head.keeps_alive())
+                }
+                Err(end) => (end, Inflow::request(reader, Framing::Empty), false),
+            }
         };
         match end {
-            End::Next => next_reader(session).await,
+            End::Next => {
+                self.head = raw;
+                inflow.into_next().await
+            }
+            // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
+            End::Close if last && inflow.is_last() && inflow.reader().is_some_and(Reader::has_no_news) => None,
             End::Close => {
-                Box::pin(self.linger(session)).await;
+                Box::pin(self.linger(inflow)).await;
                 None
             }
             End::Cut(_) => {
@@ -124,35 +112,43 @@ impl Client {
             }
             End::Gone | End::Problem(_) => None,
             End::Upgraded(upgraded) => {
-                if let Some((reader, early)) = next_reader(session).await {
-                    let early = early.map_or_else(Bytes::new, BytesMut::freeze);
-                    Box::pin(tunnel::run(*upgraded, reader, &mut self.writer, early, limits.body_idle)).await;
-                }
+                let reader = inflow.into_reader()?;
+                Box::pin(tunnel::run(*upgraded, reader, &mut self.writer, table.server.body_idle)).await;
                 None
             }
         }
     }
 
-    /// Reads one request and sees it through.
-    async fn request(&mut self, proxy: &Proxy, table: &Table, session: &mut HttpSession) -> End {
-        let limits = &table.server;
-        match self.timer.limit(clock::now() + limits.header_timeout, session.read_request()).await {
-            Ok(Ok(Some(_))) => {}
-            // Nothing came, or nothing that the guard let through.
-            Ok(Ok(None)) => return self.refuse(proxy, session, true).await,
-            Ok(Err(error)) => {
-                let left = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError);
-                return self.refuse(proxy, session, left).await;
+    /// Reads one head into `raw`, or says why there is none.
+    async fn read<'h>(
+        &mut self,
+        proxy: &Proxy,
+        limits: &config::Server,
+        reader: &mut Reader,
+        raw: &'h mut Vec<u8>,
+    ) -> Result<RequestHead<'h>, End> {
+        let guard = Guard::request(limits.max_header, limits.max_target);
+        let problem = match self.timer.limit_to(limits.header_timeout, head::read_request(reader, guard)).await {
+            Ok(Ok(length)) => {
+                raw.clear();
+                raw.extend_from_slice(&reader.ahead()[..length]);
+                reader.consume(length);
+                match RequestHead::read(raw) {
+                    Ok(head) => return Ok(head),
+                    Err(fault) => fault.into(),
+                }
             }
-            Err(_) => return self.turn_away(proxy, &Problem::HeaderTimeout, false).await,
-        }
-        let head = match RequestHead::read(session.get_headers_raw_bytes()) {
-            Ok(head) => head,
-            Err(fault) => return self.turn_away(proxy, &fault.into(), false).await,
+            Ok(Err(HeadError::Broken)) => return Err(End::Gone),
+            Ok(Err(HeadError::Refused(refusal))) => refusal.into(),
+            Ok(Err(HeadError::Alien)) => Problem::BadRequest("the request's head is malformed"),
+            Err(_) => Problem::HeaderTimeout,
         };
-        if let Some(reader) = Reader::in_stream(session.stream()) {
-            reader.count_head(head.length(), true);
-        }
+        Err(self.turn_away(proxy, &problem, false).await)
+    }
+
+    /// Sees one request through.
+    async fn request(&mut self, proxy: &Proxy, table: &Table, head: &RequestHead<'_>, inflow: &mut Inflow) -> End {
+        let limits = &table.server;
         let is_head = head.is_head();
         if head.method() == b"CONNECT" {
             return self.turn_away(proxy, &Problem::Method, is_head).await;
@@ -182,11 +178,12 @@ impl Client {
             client: self.peer.ip(),
         };
         head.write(&rewrite, &mut self.request);
-        let exchange =
-            Exchange { upstream, config, limits, head: &head, request: &self.request, draining: proxy.is_draining() };
-        let mut attempts = Attempts::default();
         let began = clock::now();
-        let end = exchange.run(session, &mut self.writer, &mut self.timer, &mut self.response, &mut attempts).await;
+        let draining = proxy.is_draining();
+        let exchange = Exchange { upstream, config, limits, head, request: &self.request, draining, began };
+        let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.response };
+        let mut attempts = Attempts::default();
+        let end = exchange.run(inflow, caller, &mut attempts).await;
         let failed = match &end {
             End::Problem(problem) if problem.is_upstream() => Some(problem),
             End::Cut(problem) => problem.as_ref(),
@@ -194,7 +191,7 @@ impl Client {
         };
         if let Some(problem) = failed {
             upstream.metrics().failures.add(problem.token());
-            upstream.failures().add(upstream.name(), self.failure(problem, &head, &attempts));
+            upstream.failures().add(upstream.name(), self.failure(problem, head, &attempts));
         }
         let took = |end: Instant| end.saturating_duration_since(began);
         let closes = config.on_failure == OnFailure::Close;
@@ -216,7 +213,7 @@ impl Client {
     }
 
     /// A failed request, for the log.
-    fn failure(&self, problem: &Problem, head: &RequestHead, attempts: &Attempts) -> Failure {
+    fn failure(&self, problem: &Problem, head: &RequestHead<'_>, attempts: &Attempts) -> Failure {
         let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LOGGED)]).into_owned();
         Failure {
             at: clock::now(),
@@ -227,16 +224,6 @@ impl Client {
             method: text(head.method()),
             target: text(head.target()),
             traceparent: head.traceparent().map(text),
-        }
-    }
-
-    /// Answers a head that could not be read; `left`: its client is gone before it was whole.
-    async fn refuse(&mut self, proxy: &Proxy, session: &HttpSession, left: bool) -> End {
-        let refusal = Reader::in_stream(session.stream()).and_then(|reader| reader.guard().refusal());
-        match refusal {
-            Some(refusal) => self.turn_away(proxy, &refusal.into(), false).await,
-            None if left => End::Gone,
-            None => self.turn_away(proxy, &Problem::BadRequest("the request's head is malformed"), false).await,
         }
     }
 
@@ -258,9 +245,9 @@ impl Client {
     }
 
     /// Closes so that the client can read what was said.
-    async fn linger(&mut self, session: HttpSession) {
+    async fn linger(&mut self, inflow: Inflow) {
         self.writer.finish();
-        if let Some(mut reader) = Reader::from_stream(session.into_inner()) {
+        if let Some(mut reader) = inflow.into_reader() {
             let _ = self.timer.limit(clock::now() + LINGER, reader.discard(LINGER_BYTES)).await;
         }
     }

@@ -87,6 +87,7 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY).with_retries(QUESTIONS);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     socket.connect(address).await
@@ -99,8 +100,11 @@ fn conclude(
     result: Result<TcpStream, DialError>,
     tried: &mut Vec<EndpointId>,
 ) -> Result<(Lease, Box<Reader>, Writer), DialError> {
-    let error = match result.and_then(|stream| socket::split(stream).map_err(|_| DialError::Refused)) {
-        Ok((reader, writer)) => return Ok((lease, reader, writer)),
+    let error = match result {
+        Ok(stream) => {
+            let (reader, writer) = socket::split(stream);
+            return Ok((lease, reader, writer));
+        }
         Err(error) => error,
     };
     let outcome = match error {

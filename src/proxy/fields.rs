@@ -31,6 +31,8 @@ pub(super) enum Fault {
     Encoding,
     /// Not exactly one `Host`.
     Host,
+    /// The target names another host than `Host`, or none that everybody would read alike.
+    Authority,
     /// Not the lines of a head.
     Shape,
 }
@@ -43,6 +45,7 @@ impl Fault {
             Fault::Length => "Content-Length is not one plain number",
             Fault::Encoding => "a Transfer-Encoding other than chunked",
             Fault::Host => "not exactly one Host field",
+            Fault::Authority => "target and Host do not name one host",
             Fault::Shape => "malformed head",
         }
     }
@@ -62,6 +65,8 @@ pub(super) struct Fields {
     hop: SmallVec<[Span; 4]>,
     /// The one of them that says `Transfer-Encoding`.
     encoding: Option<Span>,
+    /// Where the line ends that says `Content-Length`.
+    length_end: usize,
     pub(super) hosts: u32,
     pub(super) host: Option<Span>,
     pub(super) length: Option<u64>,
@@ -103,6 +108,7 @@ impl Fields {
             end: start,
             hop: SmallVec::new(),
             encoding: None,
+            length_end: 0,
             hosts: 0,
             host: None,
             length: None,
@@ -142,6 +148,9 @@ impl Fields {
     fn line(&mut self, head: &[u8], line: &Line) -> Result<bool, Fault> {
         let text = &head[line.text.clone()];
         if matches!(text[0], b' ' | b'\t') {
+            if self.length_end == line.whole.start {
+                return Err(Fault::Length);
+            }
             // A folded line goes the way of the line it continues.
             if let Some(last) = self.hop.last_mut()
                 && last.end == line.whole.start
@@ -184,6 +193,7 @@ impl Fields {
                     return Err(Fault::Length);
                 }
                 self.length = Some(plain_number(bytes).ok_or(Fault::Length)?);
+                self.length_end = line.whole.end;
             }
             14 if is(PROBE_FIELD) => self.probe = true,
             16 if is("proxy-connection") => self.hop.push(line.whole.clone()),
@@ -278,15 +288,19 @@ fn line(head: &[u8], at: usize) -> Option<Line> {
     Some(Line { whole: at..end + 1, text: at..text_end })
 }
 
-/// All field lines, folded continuations left out.
+/// All field lines, each with the folded lines that continue it.
 fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Line> {
+    let is_folded = |line: &Line| matches!(head[line.text.start], b' ' | b'\t');
     let mut at = start;
     std::iter::from_fn(move || {
-        let line = line(head, at)?;
-        at = line.whole.end;
-        (!line.text.is_empty()).then_some(line)
+        let mut first = line(head, at).filter(|line| !line.text.is_empty())?;
+        while let Some(next) = line(head, first.whole.end).filter(|next| !next.text.is_empty() && is_folded(next)) {
+            first.whole.end = next.whole.end;
+        }
+        at = first.whole.end;
+        Some(first)
     })
-    .filter(|line| !matches!(head[line.text.start], b' ' | b'\t'))
+    .filter(move |line| !is_folded(line))
 }
 
 /// Name and value of a line; an empty name if it has no colon.
@@ -348,6 +362,7 @@ mod tests {
     #[test]
     fn a_folded_line_goes_with_the_line_it_continues() {
         assert_eq!(passed_on("A: 1\r\n 2\r\nKeep-Alive: 1\r\n 2\r\nB: 3\r\n"), "A: 1\r\n 2\r\nB: 3\r\n");
+        assert_eq!(passed_on("A: 1\r\nX: 1\r\n 2\r\nConnection: X\r\n 3\r\nB: 4\r\n"), "A: 1\r\nB: 4\r\n");
     }
 
     #[test]
@@ -359,6 +374,8 @@ mod tests {
             ("Content-Length: +5\r\n", Fault::Length),
             ("Content-Length: \r\n", Fault::Length),
             ("Content-Length: 0x1\r\n", Fault::Length),
+            ("Content-Length: 1\r\n 2\r\n", Fault::Length),
+            ("Content-Length: 1\r\n\t\r\n", Fault::Length),
             ("Content-Length: 9223372036854775808\r\n", Fault::Length),
             ("Transfer-Encoding: xchunked\r\n", Fault::Encoding),
             ("Transfer-Encoding: gzip, chunked\r\n", Fault::Encoding),

@@ -1,13 +1,11 @@
-//! The strict look at a message's head before it is parsed.
+//! The strict look at a request's head before it is parsed.
 //!
-//! pingora's parser repairs or accepts what RFC 9112 lets a server refuse: bare LF line ends, controls and raw bytes
+//! The parser accepts what RFC 9112 lets a server refuse: bare LF line ends, controls and raw bytes
 //! in the target. Two peers that disagree on where a line ends are how requests are smuggled, so such a head is
 //! refused here, byte by byte as it comes, together with one that is too long.
 
-use std::fmt;
-
-/// Field lines that the parser takes.
-const MAX_LINES: usize = 256;
+/// Field lines that a head may have, what the parsers have room for.
+pub(super) const MAX_LINES: usize = 256;
 
 /// Watches the bytes of one head.
 #[derive(Clone, Debug)]
@@ -25,7 +23,6 @@ pub(super) struct Guard {
     after_cr: bool,
     /// The current line has no bytes yet.
     line_empty: bool,
-    refusal: Option<Refusal>,
 }
 
 /// Why a head is refused.
@@ -43,80 +40,60 @@ pub(super) enum Refusal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing is watched.
-    Off,
-    /// Only the length counts: a replica's response.
-    Budget,
     Method,
     Target,
     Version,
     Fields,
+    /// The head is whole.
+    Whole,
 }
 
 impl Guard {
-    /// Watches nothing.
-    pub(super) fn off() -> Self {
+    /// Watches a request's head.
+    pub(super) fn request(max_head: usize, max_target: usize) -> Self {
         Guard {
-            phase: Phase::Off,
+            phase: Phase::Method,
             length: 0,
-            max_head: usize::MAX,
+            max_head,
             target: 0,
-            max_target: usize::MAX,
+            max_target,
             lines: 0,
             after_cr: false,
             line_empty: true,
-            refusal: None,
         }
     }
 
-    /// Watches a request's head.
-    pub(super) fn request(max_head: usize, max_target: usize) -> Self {
-        Guard { phase: Phase::Method, max_head, max_target, ..Guard::off() }
+    /// Bytes of the head so far.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
-    /// Bounds a response's head: once `max_head` bytes came, nothing more is read until [`Guard::off`] says that the
-    /// head was whole.
-    pub(super) fn response(max_head: usize) -> Self {
-        Guard { phase: Phase::Budget, max_head, ..Guard::off() }
-    }
-
-    /// Why the head was refused, if it was.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.refusal
-    }
-
-    /// Before a read: may more of the head come?
-    pub(super) fn check_budget(&mut self, received: u64) -> Result<(), Refusal> {
-        if self.phase == Phase::Budget && received >= self.max_head as u64 {
-            return self.refuse(Refusal::HeadTooLong);
-        }
-        Ok(())
+    /// The head's length, once it is whole.
+    pub(super) fn whole(&self) -> Option<usize> {
+        (self.phase == Phase::Whole).then_some(self.length)
     }
 
     /// After a read: are these bytes fit for a head? Bytes behind its end are not looked at.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut rest = bytes;
-        while !matches!(self.phase, Phase::Off | Phase::Budget) && !rest.is_empty() {
-            let used = if self.phase == Phase::Fields { self.field_bytes(rest)? } else { self.line_byte(rest[0])? };
+        while self.phase != Phase::Whole && !rest.is_empty() {
+            let used = if self.phase == Phase::Fields { self.field_bytes(rest)? } else { self.line_bytes(rest)? };
             self.length += used;
             if self.length > self.max_head {
-                return self.refuse(Refusal::HeadTooLong);
+                return Err(Refusal::HeadTooLong);
             }
             rest = &rest[used..];
         }
         Ok(())
     }
 
-    fn refuse<T>(&mut self, why: Refusal) -> Result<T, Refusal> {
-        self.refusal = Some(why);
-        Err(why)
-    }
-
-    /// One byte of the request line, or of the empty lines that RFC 9112 2.2 has a server skip before it.
-    fn line_byte(&mut self, byte: u8) -> Result<usize, Refusal> {
+    /// A run of visible characters, or the one byte before the next: of the request line, or of the empty lines that
+    /// RFC 9112 2.2 has a server skip before it.
+    fn line_bytes(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let byte = bytes[0];
         if self.after_cr {
             if byte != b'\n' {
-                return self.refuse(Refusal::LineEnd);
+                return Err(Refusal::LineEnd);
             }
             self.after_cr = false;
             if !self.line_empty {
@@ -125,20 +102,24 @@ impl Guard {
             self.line_empty = true;
             return Ok(1);
         }
+        let run = bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+        if run > 0 {
+            self.line_empty = false;
+            if self.phase == Phase::Target {
+                self.target += run;
+                if self.target > self.max_target {
+                    return Err(Refusal::TargetTooLong);
+                }
+            }
+            return Ok(run);
+        }
         match (byte, self.phase) {
             (b'\r', Phase::Version) => self.after_cr = true,
             (b'\r', Phase::Method) if self.line_empty => self.after_cr = true,
-            (b'\n', _) => return self.refuse(Refusal::LineEnd),
+            (b'\n', _) => return Err(Refusal::LineEnd),
             (b' ', Phase::Method) if !self.line_empty => self.phase = Phase::Target,
             (b' ', Phase::Target) if self.target > 0 => self.phase = Phase::Version,
-            (0x21..=0x7e, Phase::Target) => {
-                self.target += 1;
-                if self.target > self.max_target {
-                    return self.refuse(Refusal::TargetTooLong);
-                }
-            }
-            (0x21..=0x7e, _) => self.line_empty = false,
-            _ => return self.refuse(Refusal::RequestLine),
+            _ => return Err(Refusal::RequestLine),
         }
         Ok(1)
     }
@@ -153,14 +134,14 @@ impl Guard {
         };
         let ends_in_cr = if end == 0 { self.after_cr } else { bytes[end - 1] == b'\r' };
         if !ends_in_cr {
-            return self.refuse(Refusal::LineEnd);
+            return Err(Refusal::LineEnd);
         }
         if self.line_empty && end <= 1 {
-            self.phase = Phase::Off;
+            self.phase = Phase::Whole;
         } else {
             self.lines += 1;
             if self.lines > MAX_LINES {
-                return self.refuse(Refusal::HeadTooLong);
+                return Err(Refusal::HeadTooLong);
             }
         }
         self.after_cr = false;
@@ -168,19 +149,6 @@ impl Guard {
         Ok(end + 1)
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::TargetTooLong => "the request target is longer than max_target",
-            Refusal::HeadTooLong => "the head is longer than max_header, or of more than 256 fields",
-            Refusal::LineEnd => "a line of the head does not end in CRLF",
-            Refusal::RequestLine => "the request line has a byte that does not belong there",
-        })
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +160,7 @@ mod tests {
         for piece in text.chunks(size) {
             guard.feed(piece)?;
         }
-        Ok(guard.phase == Phase::Off)
+        Ok(guard.whole().is_some())
     }
 
     #[test]
@@ -222,12 +190,5 @@ mod tests {
                 assert_eq!(verdict(text, size), *expected, "{} in pieces of {size}", text.escape_ascii());
             }
         }
-    }
-
-    #[test]
-    fn a_response_that_never_ends_its_head_is_stopped_at_the_budget() {
-        let mut guard = Guard::response(100);
-        assert_eq!(guard.check_budget(99), Ok(()));
-        assert_eq!(guard.check_budget(100), Err(Refusal::HeadTooLong));
     }
 }

@@ -2,12 +2,12 @@
 //! that leaves.
 
 use super::body::UploadError;
+use super::inflow::Inflow;
 use super::socket::{Peeked, Reader};
-use pingora_core::protocols::http::v1::server::HttpSession;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-type Upload<'a> = Pin<Box<dyn Future<Output = (&'a HttpSession, Result<(), UploadError>)> + Send + 'a>>;
+type Upload<'a> = Pin<Box<dyn Future<Output = (&'a Inflow, Result<(), UploadError>)> + Send + 'a>>;
 
 /// What the client does meanwhile.
 pub(super) enum Inbound<'a> {
@@ -35,33 +35,30 @@ pub(super) enum Sign {
 /// The look-out for a client that leaves.
 #[derive(Clone, Copy)]
 pub(super) struct Watch<'a> {
-    session: &'a HttpSession,
-    over: bool,
+    /// `None` once there is nothing more to learn.
+    reader: Option<&'a Reader>,
     /// It will send nothing more. Whether it still reads, a FIN does not tell.
     pub(super) ended: bool,
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(session: &'a HttpSession) -> Self {
-        Watch { session, over: false, ended: false }
+    pub(super) fn new(inflow: &'a Inflow) -> Self {
+        Watch { reader: inflow.reader(), ended: false }
     }
 
     /// Ready when the client is gone for certain.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.over {
-            return Poll::Pending;
-        }
-        let Some(reader) = Reader::in_stream(self.session.stream()) else {
+        let Some(reader) = self.reader else {
             return Poll::Pending;
         };
         match reader.poll_peek(cx) {
             Poll::Ready(Peeked::Broken) => return Poll::Ready(()),
             Poll::Ready(Peeked::End) => {
-                self.over = true;
+                self.reader = None;
                 self.ended = true;
             }
             // The next request, pipelined: it waits its turn.
-            Poll::Ready(Peeked::Data) => self.over = true,
+            Poll::Ready(Peeked::Data) => self.reader = None,
             Poll::Ready(Peeked::Nothing) | Poll::Pending => {}
         }
         Poll::Pending
@@ -88,12 +85,12 @@ impl Inbound<'_> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Sign> {
         match self {
             Inbound::Sending(upload) => {
-                let Poll::Ready((session, result)) = upload.as_mut().poll(cx) else {
+                let Poll::Ready((inflow, result)) = upload.as_mut().poll(cx) else {
                     return Poll::Pending;
                 };
                 match result {
                     Ok(()) => {
-                        *self = Inbound::Sent(Watch::new(session));
+                        *self = Inbound::Sent(Watch::new(inflow));
                         Poll::Ready(Sign::Sent)
                     }
                     Err(UploadError::Replica { started }) => {

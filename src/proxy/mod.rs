@@ -1,18 +1,21 @@
 //! The data path: clients' connections, the exchange of one request, and the connections to replicas.
 //!
-//! pingora's sessions parse and read, heads and bodies, on both sides; what goes out is written by us. The sessions'
-//! own writers need the session whole, so nothing could be read while something is written: an early answer to an upload
-//! or an echo would stand still. They also set `Date` and `Connection` as they see fit. So a connection is two handles on
-//! one socket ([`socket`]), and the two directions of an exchange are two futures of one task.
+//! A connection is two handles on one socket ([`socket`]), and the two directions of an exchange are two futures of one
+//! task: else nothing could be read while something is written, and an early answer to an upload or an echo would stand
+//! still. What comes in is parsed by `httparse` ([`head`]); bodies in chunks are decoded by pingora's sessions, which own
+//! the reading handle meanwhile ([`inflow`]). What goes out is written by us: the sessions' writers need the session whole
+//! and set `Date` and `Connection` as they see fit, and their maps of fields, which nobody would read, cost a third of a
+//! small request.
 //!
 //! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
-//! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]),
-//! sends it, awaits the response's head ([`response`]) and passes the bodies on ([`body`]); an upgraded connection becomes
-//! a [`tunnel`]. What the proxy itself has to say is in [`answer`].
+//! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]) for
+//! each [`attempt`]: that sends it, awaits the response's head ([`response`]) and passes the bodies on ([`body`]); an
+//! upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`].
 //!
 //! Only this folder names pingora.
 
 mod answer;
+mod attempt;
 mod body;
 mod client;
 mod dial;
@@ -21,7 +24,9 @@ mod fields;
 #[cfg(test)]
 mod fuzz;
 mod guard;
+mod head;
 mod inbound;
+mod inflow;
 mod kept;
 mod request;
 mod response;
@@ -86,7 +91,7 @@ impl Proxy {
         })
     }
 
-    /// Serves one client's connection until it ends.
+    /// Serves one client's connection until it ends. Its socket sends small writes at once.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
         client::serve(self, stream, peer, seat).await;
     }
@@ -133,7 +138,11 @@ impl Proxy {
 
     /// Milliseconds since the start.
     pub fn millis(&self) -> u64 {
-        u64::try_from(clock::now().saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+        self.millis_at(clock::now())
+    }
+
+    fn millis_at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn active(&self) -> Active<'_> {

@@ -2,13 +2,14 @@
 
 use super::fields::{Fault, Fields, Framing, Span};
 use crate::config::{Forwarded, HostHeader};
-use bytes::Bytes;
+use pingora_core::protocols::http::authority::validate_request_authority;
+use pingora_http::RequestHeader;
 use std::net::IpAddr;
 
 /// A client's request head, as it came.
 #[derive(Debug)]
-pub(super) struct RequestHead {
-    raw: Bytes,
+pub(super) struct RequestHead<'a> {
+    raw: &'a [u8],
     method: Span,
     target: Span,
     /// HTTP/1.`minor`.
@@ -16,6 +17,9 @@ pub(super) struct RequestHead {
     pub(super) fields: Fields,
     framing: Framing,
 }
+
+/// Room for what a head gains on its way in most cases, so that it is written without growing.
+const ADDED: usize = 64;
 
 /// What routing changes about a request.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +35,9 @@ pub(super) struct Rewrite<'a> {
     pub(super) client: IpAddr,
 }
 
-impl RequestHead {
-    /// Reads a head that the session has parsed already.
-    pub(super) fn read(raw: Bytes) -> Result<RequestHead, Fault> {
+impl<'a> RequestHead<'a> {
+    /// Reads a head that is whole and well-formed.
+    pub(super) fn read(raw: &'a [u8]) -> Result<RequestHead<'a>, Fault> {
         // A server skips empty lines before a request (RFC 9112 section 2.2).
         let begin = raw.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(Fault::Shape)?;
         let end = begin + memchr::memchr(b'\n', &raw[begin..]).ok_or(Fault::Shape)?;
@@ -45,7 +49,7 @@ impl RequestHead {
             b"HTTP/1.0" => 0,
             _ => return Err(Fault::Shape),
         };
-        let fields = Fields::read(&raw, end + 1)?;
+        let fields = Fields::read(raw, end + 1)?;
         if fields.hosts > 1 || (minor == 1 && fields.hosts == 0) {
             return Err(Fault::Host);
         }
@@ -57,19 +61,28 @@ impl RequestHead {
             (false, None | Some(0)) => Framing::Empty,
             (false, Some(length)) => Framing::Length(length),
         };
-        Ok(RequestHead {
+        let head = RequestHead {
             method: begin..begin + first,
             target: begin + first + 1..begin + last,
             raw,
             minor,
             fields,
             framing,
-        })
+        };
+        if !(is_plain(head.target()) && head.host().is_none_or(|host| memchr::memchr(b'@', host).is_none())) {
+            head.ask_pingora()?;
+        }
+        Ok(head)
     }
 
-    /// Bytes of the head.
-    pub(super) fn length(&self) -> u64 {
-        self.raw.len() as u64
+    /// Whether pingora finds the target in order, and one host in it and in `Host`.
+    fn ask_pingora(&self) -> Result<(), Fault> {
+        let method = str::from_utf8(self.method()).map_err(|_| Fault::Shape)?;
+        let mut header = RequestHeader::build(method, self.target(), None).map_err(|_| Fault::Shape)?;
+        if let Some(host) = self.host() {
+            header.append_header("Host", host).map_err(|_| Fault::Shape)?;
+        }
+        validate_request_authority(&header).map_err(|_| Fault::Authority)
     }
 
     pub(super) fn method(&self) -> &[u8] {
@@ -129,6 +142,7 @@ impl RequestHead {
     /// The head as the replica gets it.
     pub(super) fn write(&self, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
         out.clear();
+        out.reserve(self.raw.len() + ADDED);
         out.extend_from_slice(self.method());
         out.push(b' ');
         out.extend_from_slice(rewrite.target.0);
@@ -140,7 +154,7 @@ impl RequestHead {
         };
         let replaced = replaced.or(if self.fields.hosts == 0 { Some(rewrite.default_host.as_bytes()) } else { None });
         if replaced.is_none() && rewrite.forwarded == Forwarded::Off {
-            self.fields.write(&self.raw, true, out);
+            self.fields.write(self.raw, true, out);
         } else {
             self.write_changed(replaced, rewrite, out);
         }
@@ -154,7 +168,7 @@ impl RequestHead {
     fn write_changed(&self, host: Option<&[u8]>, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
         let append = rewrite.forwarded == Forwarded::Append;
         let mut fields = self.fields.clone();
-        fields.drop_lines(&self.raw, |name| {
+        fields.drop_lines(self.raw, |name| {
             (host.is_some() && name.eq_ignore_ascii_case(b"host"))
                 || (append && name.eq_ignore_ascii_case(b"x-forwarded-for"))
                 || (append && name.eq_ignore_ascii_case(b"forwarded"))
@@ -164,7 +178,7 @@ impl RequestHead {
             out.extend_from_slice(host);
             out.extend_from_slice(b"\r\n");
         }
-        fields.write(&self.raw, true, out);
+        fields.write(self.raw, true, out);
         if append {
             self.write_forwarded(rewrite, out);
         }
@@ -177,7 +191,7 @@ impl RequestHead {
         let mut list = |name: &str, own: &[u8]| {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
-            for value in self.fields.values(&self.raw, name) {
+            for value in self.fields.values(self.raw, name) {
                 out.extend_from_slice(value);
                 out.extend_from_slice(b", ");
             }
@@ -194,7 +208,7 @@ impl RequestHead {
         list("Forwarded", &own);
         list("X-Forwarded-For", client.to_string().as_bytes());
         for (name, own) in [("X-Forwarded-Proto", b"http".as_slice()), ("X-Forwarded-Host", host)] {
-            if self.fields.values(&self.raw, name).next().is_none() {
+            if self.fields.values(self.raw, name).next().is_none() {
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(own);
@@ -204,12 +218,33 @@ impl RequestHead {
     }
 }
 
+/// A path of characters that are in order anywhere in it. All other targets are rare enough to take a closer look at.
+fn is_plain(target: &[u8]) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            plain[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let marks = b"/?&=%.-_~+,;:@!$'()*";
+        let mut at = 0;
+        while at < marks.len() {
+            plain[marks[at] as usize] = true;
+            at += 1;
+        }
+        plain
+    };
+    // Beyond this length not every target is one.
+    target.first() == Some(&b'/') && target.len() < 32 * 1024 && target.iter().all(|byte| PLAIN[usize::from(*byte)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn written(head: &str, host: &HostHeader, forwarded: Forwarded) -> String {
-        let head = RequestHead::read(Bytes::copy_from_slice(head.as_bytes())).unwrap();
+        let head = RequestHead::read(head.as_bytes()).unwrap();
         let target = head.target().to_vec();
         let rewrite = Rewrite {
             target: (&target, b""),
@@ -269,7 +304,39 @@ mod tests {
     #[test]
     fn a_request_needs_exactly_one_host() {
         for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"] {
-            assert_eq!(RequestHead::read(Bytes::copy_from_slice(head.as_bytes())).unwrap_err(), Fault::Host);
+            assert_eq!(RequestHead::read(head.as_bytes()).unwrap_err(), Fault::Host);
+        }
+    }
+
+    #[test]
+    fn two_readings_of_whom_the_client_means_are_refused() {
+        for (target, host, fault) in [
+            ("http://a/x", "a", None),
+            ("http://a/x", "b", Some(Fault::Authority)),
+            ("http://u@a/x", "u@a", Some(Fault::Authority)),
+            ("http:/a/x", "a", Some(Fault::Authority)),
+            ("http://a\\b/", "a", Some(Fault::Authority)),
+            ("/", "u@a", Some(Fault::Authority)),
+            ("/a@b", "a", None),
+            ("/a<b", "a", Some(Fault::Shape)),
+            ("/a|b", "a", None),
+            ("*", "a", None),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(RequestHead::read(head.as_bytes()).err(), fault, "{target} {host}");
+        }
+    }
+
+    /// What is taken to be plain, pingora takes too.
+    #[test]
+    fn plain_targets_are_in_order() {
+        for byte in 0x21..0x7f_u8 {
+            for target in [vec![b'/', byte], vec![b'/', b'?', byte]] {
+                if is_plain(&target) {
+                    let head = [b"GET ".as_slice(), &target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+                    assert_eq!(RequestHead::read(&head).unwrap().ask_pingora(), Ok(()), "{}", target.escape_ascii());
+                }
+            }
         }
     }
 }

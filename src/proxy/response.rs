@@ -1,19 +1,20 @@
 //! A response's head: how its body is delimited, and what the client gets to read of it.
 
 use super::fields::{Fault, Fields, Framing};
-use bytes::Bytes;
 
 /// A replica's response head, as it came.
 #[derive(Debug)]
-pub(super) struct ResponseHead {
-    raw: Bytes,
-    status: u16,
+pub(super) struct ResponseHead<'a> {
+    raw: &'a [u8],
     minor: u8,
     /// Where the status code begins in `raw`.
     status_at: usize,
     pub(super) fields: Fields,
     framing: Framing,
 }
+
+/// Room for what a head gains on its way, so that it is written without growing.
+const ADDED: usize = 64;
 
 /// How the response goes on to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +25,17 @@ pub(super) struct Delivery {
     pub(super) connection: Option<&'static str>,
 }
 
-impl ResponseHead {
-    /// Reads a head that the session has parsed already. `no_body`: it answers a HEAD.
-    pub(super) fn read(raw: Bytes, status: u16, no_body: bool) -> Result<ResponseHead, Fault> {
-        let end = memchr::memchr(b'\n', &raw).ok_or(Fault::Shape)?;
+impl<'a> ResponseHead<'a> {
+    /// Reads a head that is whole and well-formed. `no_body`: it answers a HEAD.
+    pub(super) fn read(raw: &'a [u8], status: u16, no_body: bool) -> Result<ResponseHead<'a>, Fault> {
+        let end = memchr::memchr(b'\n', raw).ok_or(Fault::Shape)?;
         let status_at = memchr::memchr(b' ', &raw[..end]).ok_or(Fault::Shape)? + 1;
         let minor = match &raw[..status_at - 1] {
             b"HTTP/1.1" => 1,
             b"HTTP/1.0" => 0,
             _ => return Err(Fault::Shape),
         };
-        let fields = Fields::read(&raw, end + 1)?;
+        let fields = Fields::read(raw, end + 1)?;
         let framing = match status {
             100..=199 | 204 | 304 => Framing::Empty,
             _ if no_body => Framing::Empty,
@@ -42,16 +43,7 @@ impl ResponseHead {
             _ if fields.chunked => Framing::Chunked,
             _ => fields.length.map_or(Framing::ToClose, Framing::Length),
         };
-        Ok(ResponseHead { raw, status, minor, status_at, fields, framing })
-    }
-
-    pub(super) fn status(&self) -> u16 {
-        self.status
-    }
-
-    /// Bytes of the head.
-    pub(super) fn length(&self) -> u64 {
-        self.raw.len() as u64
+        Ok(ResponseHead { raw, minor, status_at, fields, framing })
     }
 
     pub(super) fn framing(&self) -> Framing {
@@ -95,7 +87,8 @@ impl ResponseHead {
     }
 
     fn write_start(&self, keep_encoding: bool, out: &mut Vec<u8>) {
-        let end = memchr::memchr(b'\n', &self.raw).map_or(self.raw.len(), |lf| lf);
+        let end = memchr::memchr(b'\n', self.raw).map_or(self.raw.len(), |lf| lf);
+        out.reserve(self.raw.len() + ADDED);
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.raw[self.status_at..end].trim_ascii_end());
         if self.raw[self.status_at..end].trim_ascii_end().len() == 3 {
@@ -103,7 +96,7 @@ impl ResponseHead {
             out.push(b' ');
         }
         out.extend_from_slice(b"\r\n");
-        self.fields.write(&self.raw, keep_encoding, out);
+        self.fields.write(self.raw, keep_encoding, out);
     }
 }
 
@@ -111,8 +104,8 @@ impl ResponseHead {
 mod tests {
     use super::*;
 
-    fn read(head: &'static str, status: u16, no_body: bool) -> Result<ResponseHead, Fault> {
-        ResponseHead::read(Bytes::from_static(head.as_bytes()), status, no_body)
+    fn read(head: &'static str, status: u16, no_body: bool) -> Result<ResponseHead<'static>, Fault> {
+        ResponseHead::read(head.as_bytes(), status, no_body)
     }
 
     fn written(head: &ResponseHead, chunked: bool, connection: Option<&'static str>) -> String {

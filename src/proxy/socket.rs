@@ -1,11 +1,10 @@
-//! One TCP connection as two handles: a [`Reader`] that pingora's sessions own and read through, and a [`Writer`] that
-//! stays with us, so that one direction never waits for the other.
-//!
-//! The reader carries what the sessions cannot: a budget for the bytes of a head, a strict look at a request's head
-//! before it is parsed, a count of what came, and readiness without a buffer while the connection is idle.
+//! One TCP connection as two handles: a [`Reader`] that keeps what it read ahead, and that pingora's sessions can own and
+//! read through where a body comes in chunks; and a [`Writer`], so that one direction never waits for the other.
 
-use super::guard::Guard;
+use super::head::HEAD_READ;
 use super::timer::Timer;
+use crate::worker;
+use bytes::{Buf, BytesMut};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
@@ -14,74 +13,81 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Splits a connected socket. Small writes go out at once: what is worth coalescing we coalesce ourselves.
-pub(super) fn split(stream: TcpStream) -> io::Result<(Box<Reader>, Writer)> {
-    stream.set_nodelay(true)?;
+/// Splits a connected socket, which is to send small writes at once: what is worth coalescing we coalesce ourselves.
+pub(super) fn split(stream: TcpStream) -> (Box<Reader>, Writer) {
     let (reader, writer) = stream.into_split();
-    let reader = Reader {
-        half: reader,
-        guard: Guard::off(),
-        received: 0,
-        emptied: false,
-        heads: AtomicU64::new(0),
-        head_ended: AtomicBool::new(false),
-    };
-    Ok((Box::new(reader), Writer { half: Some(writer) }))
+    let reader = Reader { half: reader, ahead: BytesMut::new() };
+    (Box::new(reader), Writer { half: Some(writer) })
 }
 
-/// The reading side, as pingora's sessions want it.
+/// The reading side.
 #[derive(Debug)]
 pub(super) struct Reader {
     half: OwnedReadHalf,
-    guard: Guard,
-    received: u64,
-    /// The last read took all there was.
-    emptied: bool,
-    /// Bytes of the heads so far. Set through the session, which lends the reader out only shared.
-    heads: AtomicU64,
-    head_ended: AtomicBool,
+    /// What was read and nobody took yet. Never split, so that it stays one allocation; none while the connection rests.
+    ahead: BytesMut,
 }
 
 impl Reader {
-    /// Begins a new message: counts from zero and watches its head with `guard`.
-    pub(super) fn begin(&mut self, guard: Guard) {
-        self.guard = guard;
-        self.received = 0;
-        *self.heads.get_mut() = 0;
-        *self.head_ended.get_mut() = false;
+    /// What was read and not consumed.
+    pub(super) fn ahead(&self) -> &[u8] {
+        &self.ahead
     }
 
-    /// Counts bytes of this message that were read with the one before.
-    pub(super) fn carry_over(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.received += bytes.len() as u64;
-        self.guard.feed(bytes).map_err(io::Error::other)
+    /// Forgets the first `count` bytes of what is ahead.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.ahead.advance(count);
     }
 
-    /// Bytes of this message so far, heads and bodies and whatever followed them.
-    pub(super) fn received(&self) -> u64 {
-        self.received
+    /// Puts bytes back, before what is ahead.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        let mut ahead = BytesMut::with_capacity(bytes.len() + self.ahead.len());
+        ahead.extend_from_slice(bytes);
+        ahead.extend_from_slice(&self.ahead);
+        self.ahead = ahead;
     }
 
-    /// What the guard makes of the head.
-    pub(super) fn guard(&self) -> &Guard {
-        &self.guard
+    /// Gives the buffer back if nothing is in it: the connection will wait for a while.
+    pub(super) fn rest(&mut self) {
+        if self.ahead.is_empty() {
+            worker::give_back(std::mem::take(&mut self.ahead));
+        }
     }
 
-    /// Ready when there is something to read, be it the end. Takes no buffer, and no system call where the last read
-    /// left nothing behind; else what the runtime calls ready may be stale, and the kernel is asked.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.emptied { self.half.as_ref().poll_read_ready(cx).map(drop) } else { self.poll_peek(cx).map(drop) }
+    /// Reads once, up to `room` bytes or a little more, behind what is ahead. 0 is the end. While it waits it holds no
+    /// buffer but for what is ahead.
+    pub(super) async fn fill(&mut self, room: usize) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx, room)).await
     }
 
-    /// Whether nothing has come since the last read, as far as the runtime knows: no system call.
+    /// By the runtime's own read, because that one notes when it took all there was: the next read then costs no question
+    /// to the kernel.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        ready!(self.half.as_ref().poll_read_ready(cx))?;
+        if self.ahead.is_empty() {
+            self.ahead = worker::buffer(std::mem::take(&mut self.ahead));
+        }
+        self.ahead.reserve(room);
+        let read = std::pin::pin!(self.half.read_buf(&mut self.ahead)).poll(cx);
+        if !matches!(read, Poll::Ready(Ok(1..))) {
+            self.rest();
+        }
+        read
+    }
+
+    /// Whether nothing is ahead and nothing has come since, as far as the runtime knows: no system call.
     pub(super) fn is_quiet(&self) -> bool {
+        self.ahead.is_empty() && self.has_no_news()
+    }
+
+    /// Whether nothing has come since the last read, as far as the runtime knows.
+    pub(super) fn has_no_news(&self) -> bool {
         let mut byte = [0];
         matches!(self.half.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
@@ -109,28 +115,14 @@ impl Reader {
         socket2::SockRef::from(self.half.as_ref()).peek(&mut byte)
     }
 
-    /// A head of `length` bytes was whole. Behind the `last` one, what comes is not on its budget.
-    pub(super) fn count_head(&self, length: u64, last: bool) {
-        self.heads.fetch_add(length, Ordering::Relaxed);
-        self.head_ended.store(last, Ordering::Relaxed);
-    }
-
-    /// Whether anything came behind the heads.
-    pub(super) fn has_surplus(&self) -> bool {
-        self.received > self.heads.load(Ordering::Relaxed)
-    }
-
     /// Reads and forgets what comes, until the peer closes or sends too much of it.
     pub(super) async fn discard(&mut self, at_most: usize) {
-        let mut buffer = [0; 4096];
         let mut left = at_most;
-        while let Ok(()) = self.half.readable().await {
-            match self.half.try_read(&mut buffer) {
-                Ok(0) => return,
-                Ok(n) if n >= left => return,
-                Ok(n) => left -= n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+        loop {
+            self.ahead.clear();
+            match self.fill(HEAD_READ).await {
+                Ok(count) if 0 < count && count < left => left -= count,
+                _ => return,
             }
         }
     }
@@ -170,19 +162,21 @@ impl From<io::Result<usize>> for Peeked {
     }
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        worker::give_back(std::mem::take(&mut self.ahead));
+    }
+}
+
+/// For sessions: first what is ahead, then what comes.
 impl AsyncRead for Reader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        let room = buf.remaining();
-        if !*this.head_ended.get_mut() {
-            this.guard.check_budget(this.received).map_err(io::Error::other)?;
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.half).poll_read(cx, buf);
         }
-        ready!(Pin::new(&mut this.half).poll_read(cx, buf))?;
-        let new = &buf.filled()[before..];
-        this.received += new.len() as u64;
-        this.emptied = !new.is_empty() && new.len() < room;
-        this.guard.feed(new).map_err(io::Error::other)?;
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..count]);
+        self.ahead.advance(count);
         Poll::Ready(Ok(()))
     }
 }

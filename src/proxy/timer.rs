@@ -57,10 +57,24 @@ impl Timer {
 
     /// Runs `future` until `deadline`; what is ready counts even when late.
     pub(super) async fn limit<F: Future>(&mut self, deadline: Instant, future: F) -> Result<F::Output, Expired> {
+        self.limit_lazily(|| deadline, future).await
+    }
+
+    /// Runs `future` for at most `patience`. What is ready at once costs no look at the clock.
+    pub(super) async fn limit_to<F: Future>(&mut self, patience: Duration, future: F) -> Result<F::Output, Expired> {
+        let mut deadline = None;
+        self.limit_lazily(|| *deadline.get_or_insert_with(|| clock::now() + patience), future).await
+    }
+
+    async fn limit_lazily<F: Future>(
+        &mut self,
+        mut deadline: impl FnMut() -> Instant,
+        future: F,
+    ) -> Result<F::Output, Expired> {
         let mut future = pin!(future);
         std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_expired(cx, deadline).map(|()| Err(Expired)),
+            Poll::Pending => self.poll_expired(cx, deadline()).map(|()| Err(Expired)),
         })
         .await
     }

@@ -3,10 +3,10 @@
 use super::answer::Problem;
 use super::exchange::{Attempts, End, Exchange};
 use super::inbound::Watch;
+use super::inflow::Inflow;
 use super::timer::Timer;
 use crate::clock;
 use crate::upstream::Lease;
-use pingora_core::protocols::http::v1::server::HttpSession;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,19 +22,14 @@ impl Exchange<'_> {
     }
 
     /// An endpoint for this request, in its turn.
-    pub(super) async fn wait(
-        &self,
-        session: &HttpSession,
-        timer: &mut Timer,
-        attempts: &mut Attempts,
-    ) -> Result<Lease, End> {
+    pub(super) async fn wait(&self, inflow: &Inflow, timer: &mut Timer, attempts: &mut Attempts) -> Result<Lease, End> {
         let Some(place) = self.upstream.join_line(self.config.max_waiting) else {
             return Err(End::Problem(Problem::Overloaded));
         };
         let joined = clock::now();
         let outage = self.upstream.outage_since().unwrap_or(joined);
         let deadline = (outage + self.config.wait).max(joined + MIN_WAIT);
-        let mut watch = Watch::new(session);
+        let mut watch = Watch::new(inflow);
         let mut lease = pin!(place.lease());
         let result = std::future::poll_fn(|cx| {
             if let Poll::Ready(lease) = lease.as_mut().poll(cx) {
@@ -54,13 +49,13 @@ impl Exchange<'_> {
     /// Lets `pause` pass before the next attempt, unless the client leaves.
     pub(super) async fn pause(
         &self,
-        session: &HttpSession,
+        inflow: &Inflow,
         timer: &mut Timer,
         attempts: &mut Attempts,
         pause: Duration,
     ) -> Result<(), End> {
         let began = clock::now();
-        let mut watch = Watch::new(session);
+        let mut watch = Watch::new(inflow);
         let result = std::future::poll_fn(|cx| {
             if watch.poll_gone(cx).is_ready() || watch.ended {
                 return Poll::Ready(Err(End::Gone));

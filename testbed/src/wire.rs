@@ -165,7 +165,8 @@ impl Wire {
         Ok(Wire::over(TcpStream::connect_timeout(&to, Duration::from_secs(5))?))
     }
 
-    fn over(stream: TcpStream) -> Wire {
+    /// A wire over a connection that is there, such as another handle on a wire's own: one to read, one to write.
+    pub fn over(stream: TcpStream) -> Wire {
         Wire::until(stream, Arc::default())
     }
 

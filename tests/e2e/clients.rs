@@ -148,6 +148,11 @@ fn malformed_and_ambiguous_heads_are_answered_400_and_never_reach_a_replica() {
         ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n"),
         ("no version", "GET /\r\nHost: a\r\n\r\n"),
         ("another version", "GET / HTTP/3.7\r\nHost: a\r\n\r\n"),
+        ("another host in the target", "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("user information", "GET / HTTP/1.1\r\nHost: b@a\r\n\r\n"),
+        ("no URI", "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n"),
+        ("NUL in a head without end", "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b"),
         ("no HTTP", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n"),
     ];
     let mut wrong = vec![];

@@ -169,6 +169,7 @@ fn flapping_answers_cut_nothing() {
 #[test]
 fn the_same_addresses_in_another_order_are_no_news() {
     let (_replicas, bed) = two();
+    eventually("the log has come", || bed.proxy.output().matches("up: probe passed").count() == 2);
     let before = bed.proxy.output();
     wait_asked(&bed, 20);
     assert_eq!(bed.proxy.output(), before);

@@ -38,6 +38,7 @@ mod docker_dns;
 mod dokku;
 mod drain;
 mod exchange;
+mod framing;
 mod images;
 mod limits;
 mod manifests;

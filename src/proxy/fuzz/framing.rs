@@ -2,9 +2,9 @@
 
 use super::{damage, seed};
 use crate::config::{Forwarded, HostHeader};
-use crate::proxy::client::next_reader;
-use crate::proxy::fields::Framing;
 use crate::proxy::guard::Guard;
+use crate::proxy::head;
+use crate::proxy::inflow::Inflow;
 use crate::proxy::request::{RequestHead, Rewrite};
 use crate::proxy::response::ResponseHead;
 use crate::proxy::socket::{self, Reader};
@@ -13,7 +13,6 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use pingora_core::protocols::http::v1::{client, server};
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -77,36 +76,20 @@ async fn received(listener: &TcpListener, bytes: &[u8]) -> (Box<Reader>, TcpStre
     let (stream, _) = listener.accept().await.unwrap();
     other.write_all(bytes).await.unwrap();
     other.shutdown().await.unwrap();
-    (socket::split(stream).unwrap().0, other)
+    (socket::split(stream).0, other)
 }
 
 /// What `client.rs` makes of a client's bytes: its requests until one is refused, and the heads that replicas would get.
 async fn our_requests(mut reader: Box<Reader>) -> (Vec<Message>, Vec<Vec<u8>>) {
-    let (mut found, mut sent, mut early) = (vec![], vec![], None::<bytes::BytesMut>);
+    let (mut found, mut sent) = (vec![], vec![]);
     loop {
-        reader.begin(Guard::request(64 * 1024, 8 * 1024));
-        if early.as_ref().is_some_and(|bytes| reader.carry_over(bytes).is_err()) {
-            return (found, sent);
-        }
-        let mut session = server::HttpSession::new(reader);
-        session.set_read_timeout(None);
-        session.set_pipelining_enabled(true);
-        if let Some(bytes) = early.take() {
-            session.set_pipelined_prefix(bytes);
-        }
-        let Ok(Some(_)) = session.read_request().await else { return (found, sent) };
-        let Ok(head) = RequestHead::read(session.get_headers_raw_bytes()) else { return (found, sent) };
-        if let Some(reader) = Reader::in_stream(session.stream()) {
-            reader.count_head(head.length(), true);
-        }
-        let mut body = vec![];
-        while head.framing() != Framing::Empty && !session.is_body_done() {
-            match session.read_body_bytes().await {
-                Ok(Some(piece)) => body.extend_from_slice(&piece),
-                Ok(None) => break,
-                Err(_) => return (found, sent),
-            }
-        }
+        let guard = Guard::request(64 * 1024, 8 * 1024);
+        let Ok(length) = head::read_request(&mut reader, guard).await else { return (found, sent) };
+        let raw = reader.ahead()[..length].to_vec();
+        reader.consume(length);
+        let Ok(head) = RequestHead::read(&raw) else { return (found, sent) };
+        let mut inflow = Inflow::request(reader, head.framing());
+        let Some(body) = whole_body(&mut inflow).await else { return (found, sent) };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         found.push(Message { first: format!("{} {}", text(head.method()), text(head.target())), body });
         let rewrite = Rewrite {
@@ -123,11 +106,24 @@ async fn our_requests(mut reader: Box<Reader>) -> (Vec<Message>, Vec<Vec<u8>>) {
         if !head.keeps_alive() {
             return (found, sent);
         }
-        match next_reader(session).await {
-            Some(next) => (reader, early) = next,
+        match inflow.into_next().await {
+            Some(next) => reader = next,
             None => return (found, sent),
         }
     }
+}
+
+/// A body to its end, if it has one.
+async fn whole_body(inflow: &mut Inflow) -> Option<Vec<u8>> {
+    let mut body = vec![];
+    while !inflow.is_done() {
+        match inflow.piece().await {
+            Ok(Some(piece)) => body.extend_from_slice(piece),
+            Ok(None) => break,
+            Err(_) => return None,
+        }
+    }
+    Some(body)
 }
 
 /// What hyper's server makes of the same bytes. A body that is not whole is no message.
@@ -197,24 +193,12 @@ async fn requests_that_are_accepted_are_those_that_hyper_reads() {
     );
 }
 
-/// What `exchange.rs` makes of a replica's bytes.
+/// What `attempt.rs` makes of a replica's bytes.
 async fn our_response(mut reader: Box<Reader>) -> Option<Message> {
-    reader.begin(Guard::response(64 * 1024));
-    let mut session = client::HttpSession::new(reader);
-    session.read_response().await.ok()?;
-    let status = session.get_status().map_or(0, |s| s.as_u16());
-    let head = ResponseHead::read(session.get_headers_raw_bytes(), status, false).ok()?;
-    if let Some(reader) = Reader::in_stream(session.stream()) {
-        reader.count_head(head.length(), true);
-    }
-    let mut body = vec![];
-    while head.framing() != Framing::Empty && !session.is_body_done() {
-        match session.read_body_ref().await {
-            Ok(Some(piece)) => body.extend_from_slice(piece),
-            Ok(None) => break,
-            Err(_) => return None,
-        }
-    }
+    let (length, status) = head::read_response(&mut reader, 64 * 1024).await.ok()?;
+    let framing = ResponseHead::read(&reader.ahead()[..length], status, false).ok()?.framing();
+    reader.consume(length);
+    let body = whole_body(&mut Inflow::response(reader, framing)).await?;
     Some(Message { first: status.to_string(), body })
 }
 

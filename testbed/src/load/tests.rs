@@ -115,7 +115,7 @@ fn a_hung_server_and_a_missing_one_are_told_apart() {
     assert!(hung.lost().iter().all(|l| l.kind == LossKind::GivenUp && l.after >= patience));
     assert_eq!(hung.lost().len(), hung.sent());
     drop(origin);
-    crate::eventually("the port is closed", || std::net::TcpStream::connect(plan.target).is_err());
+    crate::eventually("the port is closed", || std::net::TcpStream::connect(&plan.target).is_err());
     let missing = Load::start(plan).wait();
     assert!(missing.lost().iter().all(|l| matches!(l.kind, LossKind::Connect(_))), "{:?}", missing.lost());
 }

@@ -1,0 +1,371 @@
+//! One attempt at a request: it is sent over one connection to one replica, and what comes back is passed on.
+
+use super::answer::Problem;
+use super::body::{self, DownloadError, Replay, UploadError};
+use super::exchange::{Attempts, Caller, End, Exchange, Link, Upgraded};
+use super::fields::Framing;
+use super::guard::Refusal;
+use super::head::{self, HeadError};
+use super::inbound::{Inbound, Sign, Watch};
+use super::inflow::Inflow;
+use super::kept::Idle;
+use super::response::{Delivery, ResponseHead};
+use super::socket::{Reader, WriteError};
+use crate::clock;
+use crate::pool::Outcome;
+use crate::pool::retry::Failure;
+use crate::upstream::Lease;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// While a request may be moved away from an endpoint that is declared down, this is how soon it notices.
+const MOVE_TICK: Duration = Duration::from_millis(100);
+
+/// Interim responses that one request may bring. Servers send one or two; more is a flood.
+const MAX_INTERIM: u32 = 32;
+
+/// What an attempt came to.
+pub(super) enum Attempt {
+    End(End),
+    Failed(Failed),
+}
+
+/// An attempt that brought no response.
+pub(super) struct Failed {
+    pub(super) problem: Problem,
+    pub(super) failure: Failure,
+    /// The client has closed its side, so nothing is repeated for it.
+    pub(super) client_ended: bool,
+    /// Where the request moves to.
+    pub(super) next: Option<Lease>,
+}
+
+/// A response whose head is on its way to the client.
+#[derive(Clone, Copy)]
+struct Answer {
+    status: u16,
+    framing: Framing,
+    /// The replica keeps its connection.
+    keeps_alive: bool,
+    /// The client gets the body in chunks.
+    chunked: bool,
+    /// The client's connection is kept.
+    keep_client: bool,
+    /// When the head came.
+    at: Instant,
+}
+
+impl Exchange<'_> {
+    /// Sends the request over `link` and passes on what comes back.
+    pub(super) async fn attempt(
+        &self,
+        mut lease: Lease,
+        link: Link,
+        inflow: &mut Inflow,
+        caller: &mut Caller<'_>,
+        replay: &mut Replay,
+        attempts: &mut Attempts,
+    ) -> Attempt {
+        let Link { mut reader, mut writer, stale } = link;
+        let patience = self.limits.body_idle;
+        let at_hand = if replay.is_untouched() { inflow.at_hand() } else { None };
+        let mut inbound = if let Some(body) = at_hand {
+            // It stays where it lies until the exchange is over, for another attempt.
+            match writer.write_all([self.request, body, b""], caller.timer, patience).await {
+                Ok(()) => Inbound::Sent(Watch::new(inflow)),
+                Err(WriteError::Gone { taken }) => Inbound::Refused { started: taken > 0 },
+                Err(WriteError::Stalled) => {
+                    return self.failed(&lease, Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut);
+                }
+            }
+        } else {
+            let framing = self.head.framing();
+            Inbound::Sending(Box::pin(body::upload(inflow, &mut writer, self.request, framing, replay, patience)))
+        };
+
+        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, stale, attempts).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(attempt) => return attempt,
+        };
+        if answer.status == 101 {
+            drop(inbound);
+            if caller.write_head(patience).await.is_err() {
+                return Attempt::End(End::Gone);
+            }
+            lease.become_stream();
+            return Attempt::End(End::Upgraded(Box::new(Upgraded { lease, reader, writer })));
+        }
+
+        let mut source = Inflow::response(reader, answer.framing);
+        let mut used = answer.at;
+        let passed = match source.at_hand() {
+            Some(body) if inbound.is_sent() || body.is_empty() => {
+                match caller.writer.write_all([caller.out, body, b""], caller.timer, patience).await {
+                    Ok(()) => Ok(()),
+                    Err(WriteError::Gone { .. }) => Err(DownloadError::ClientGone),
+                    Err(WriteError::Stalled) => Err(DownloadError::ClientSlow),
+                }
+            }
+            _ => {
+                let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await;
+                used = clock::now();
+                passed
+            }
+        };
+        let sent = inbound.is_sent();
+        drop(inbound);
+        if let Err(error) = passed {
+            return Attempt::End(self.cut(&lease, error, attempts));
+        }
+        if sent
+            && answer.keeps_alive
+            && let Some(reader) = source.into_next().await
+        {
+            self.keep(&lease, Idle { reader, writer, since: used });
+        }
+        Attempt::End(if answer.keep_client && sent { End::Next } else { End::Close })
+    }
+
+    /// Reads up to the final head of the response, passing on interim ones, while the request's body is still sent, and
+    /// writes what the client gets of it to the caller's buffer.
+    async fn answer(
+        &self,
+        lease: &mut Lease,
+        reader: &mut Reader,
+        inbound: &mut Inbound<'_>,
+        caller: &mut Caller<'_>,
+        stale: bool,
+        attempts: &mut Attempts,
+    ) -> Result<Answer, Attempt> {
+        let mut sent_at = inbound.is_sent().then(clock::now);
+        let mut interim = 0;
+        let mut budget = self.limits.max_header;
+        loop {
+            let mut moved = None;
+            let mut tick = None;
+            let event = {
+                let mut read = pin!(head::read_response(reader, budget));
+                std::future::poll_fn(|cx| {
+                    loop {
+                        match inbound.poll(cx) {
+                            Poll::Ready(Sign::Sent | Sign::Refused) => sent_at = Some(clock::now()),
+                            Poll::Ready(Sign::Failed(error)) => return Poll::Ready(Event::Client(Some(error))),
+                            Poll::Ready(Sign::Gone) => return Poll::Ready(Event::Client(None)),
+                            Poll::Pending => break,
+                        }
+                    }
+                    if let Poll::Ready(result) = read.as_mut().poll(cx) {
+                        return Poll::Ready(Event::Head(result));
+                    }
+                    let Some(sent) = sent_at else {
+                        return Poll::Pending;
+                    };
+                    let deadline = sent + self.config.response_timeout;
+                    // A copy may still be running there, so only what merely reads moves, and only if somebody else is
+                    // there to take it.
+                    let may_move = self.head.is_safe() && attempts.count.moves == 0 && !inbound.has_ended();
+                    if may_move && lease.is_down() {
+                        let mut tried = attempts.tried.clone();
+                        tried.push(lease.id());
+                        moved = self.upstream.acquire_other(&tried);
+                        if moved.is_some() {
+                            return Poll::Ready(Event::Down);
+                        }
+                    }
+                    loop {
+                        let wake =
+                            if may_move { deadline.min(*tick.get_or_insert(sent + MOVE_TICK)) } else { deadline };
+                        if caller.timer.poll_expired(cx, wake).is_pending() {
+                            return Poll::Pending;
+                        }
+                        let now = clock::now();
+                        if now >= deadline {
+                            return Poll::Ready(Event::Timeout);
+                        }
+                        if may_move && lease.is_down() {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        tick = Some(now + MOVE_TICK);
+                    }
+                })
+                .await
+            };
+            let failed = |problem, failure, outcome| Err(self.failed(lease, problem, failure, outcome));
+            let (length, status) = match event {
+                Event::Head(Ok(head)) => head,
+                Event::Head(Err(error)) => {
+                    let silent = interim == 0 && reader.ahead().is_empty();
+                    let (problem, failure, outcome) = no_head(error, inbound, stale && silent);
+                    let mut attempt = self.failed(lease, problem, failure, outcome);
+                    if let Attempt::Failed(failed) = &mut attempt {
+                        failed.client_ended = inbound.has_ended();
+                    }
+                    return Err(attempt);
+                }
+                Event::Client(error) => {
+                    self.upstream.record(lease, Outcome::Abandoned, clock::now());
+                    return Err(Attempt::End(match error {
+                        None | Some(UploadError::ClientGone) => End::Gone,
+                        Some(UploadError::ClientSlow) => End::Problem(Problem::BodyTimeout),
+                        Some(_) => End::Problem(Problem::BadRequest("the request's body is not what its head says")),
+                    }));
+                }
+                Event::Down => {
+                    let mut attempt =
+                        self.failed(lease, Problem::ResponseTimeout, Failure::Abandoned, Outcome::Abandoned);
+                    if let Attempt::Failed(failed) = &mut attempt {
+                        failed.next = moved;
+                    }
+                    return Err(attempt);
+                }
+                Event::Timeout => return failed(Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut),
+            };
+
+            let now = clock::now();
+            let garbage = |why| failed(Problem::Garbage(why), Failure::Final, Outcome::Invalid);
+            let head = match ResponseHead::read(&reader.ahead()[..length], status, self.head.is_head()) {
+                Ok(head) => head,
+                Err(fault) => return garbage(fault.reason()),
+            };
+            if status == 101 && !self.head.wants_websocket() {
+                return garbage("the replica switched protocols unasked");
+            }
+            if !(100..=199).contains(&status) || status == 101 {
+                let first_byte = now.saturating_duration_since(sent_at.unwrap_or(now));
+                self.upstream.record(lease, Outcome::Answered { status, first_byte }, now);
+                attempts.status = status;
+                let answer = self.write_final(&head, status, now, inbound.is_sent(), caller.out);
+                if head.fields.event_stream {
+                    lease.become_stream();
+                }
+                reader.consume(length);
+                return Ok(answer);
+            }
+            interim += 1;
+            if interim > MAX_INTERIM {
+                return garbage("the replica sends interim responses without end");
+            }
+            let understood = !self.head.is_http_1_0();
+            if understood {
+                caller.out.clear();
+                head.write(Delivery { chunked: false, connection: None }, caller.out);
+            }
+            reader.consume(length);
+            budget = budget.saturating_sub(length);
+            if understood && caller.write_head(self.limits.body_idle).await.is_err() {
+                self.upstream.record(lease, Outcome::Abandoned, now);
+                return Err(Attempt::End(End::Gone));
+            }
+        }
+    }
+
+    /// Decides how a response goes on, and writes its head accordingly.
+    fn write_final(&self, head: &ResponseHead<'_>, status: u16, at: Instant, sent: bool, out: &mut Vec<u8>) -> Answer {
+        out.clear();
+        let framing = head.framing();
+        let keeps_alive = head.keeps_alive();
+        if status == 101 {
+            head.write_upgrade(out);
+            return Answer { status, framing, keeps_alive, chunked: false, keep_client: false, at };
+        }
+        // A response that refuses the rest of the body ends the connection; any other may still see it through.
+        let refused = !sent && status >= 400;
+        let old = self.head.is_http_1_0();
+        let to_close = framing == Framing::ToClose && old;
+        let keep_client = self.head.keeps_alive() && !self.draining && !refused && !to_close;
+        let chunked = head.is_chunked_for(old) && framing != Framing::Empty;
+        let connection = match (keep_client, old) {
+            (false, _) => Some("close"),
+            (true, true) => Some("keep-alive"),
+            (true, false) => None,
+        };
+        head.write(Delivery { chunked, connection }, out);
+        Answer { status, framing, keeps_alive, chunked, keep_client, at }
+    }
+
+    fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
+        self.upstream.record(lease, outcome, clock::now());
+        Attempt::Failed(Failed { problem, failure, client_ended: false, next: None })
+    }
+
+    /// A response that stopped half-way: the client must see that it is not whole.
+    fn cut(&self, lease: &Lease, error: DownloadError, attempts: &mut Attempts) -> End {
+        let outcome = match error {
+            DownloadError::ClientGone | DownloadError::ClientSlow => Outcome::Abandoned,
+            DownloadError::ReplicaBroken => Outcome::Broken,
+            DownloadError::ReplicaSlow => Outcome::TimedOut,
+        };
+        self.upstream.record(lease, outcome, clock::now());
+        attempts.status = 0;
+        match error {
+            DownloadError::ClientGone => End::Gone,
+            DownloadError::ClientSlow => End::Cut(None),
+            DownloadError::ReplicaBroken => End::Cut(Some(Problem::Incomplete("the replica broke off its response"))),
+            DownloadError::ReplicaSlow => {
+                End::Cut(Some(Problem::Incomplete("the replica paused in its response for longer than body_idle")))
+            }
+        }
+    }
+
+    /// Puts a connection back whose request and response are whole and behind which nothing came.
+    fn keep(&self, lease: &Lease, mut idle: Idle) {
+        if idle.reader.ahead().is_empty() {
+            idle.reader.rest();
+            lease.endpoint().kept().put(idle, lease.generation(), self.config.max_idle);
+        }
+    }
+}
+
+/// What it means that no head came; `stale`: the connection may have been closed before the request reached it.
+fn no_head(error: HeadError, inbound: &Inbound<'_>, stale: bool) -> (Problem, Failure, Outcome) {
+    match error {
+        HeadError::Refused(Refusal::HeadTooLong) => (Problem::ResponseHeadTooLong, Failure::Final, Outcome::Invalid),
+        HeadError::Refused(_) | HeadError::Alien => {
+            (Problem::Garbage("the replica's response is not HTTP"), Failure::Final, Outcome::Invalid)
+        }
+        HeadError::Broken => {
+            let outcome = if stale { Outcome::Stale } else { Outcome::Broken };
+            // What the kernel never took, the replica never saw.
+            let failure = if inbound.is_unsent() { Failure::Connect } else { Failure::Dead };
+            (Problem::Broken, failure, outcome)
+        }
+    }
+}
+
+/// Passes on a response whose body is still on its way, perhaps beside the request's.
+async fn pass_on(
+    source: &mut Inflow,
+    inbound: &mut Inbound<'_>,
+    caller: &mut Caller<'_>,
+    chunked: bool,
+    patience: Duration,
+) -> Result<(), DownloadError> {
+    let Caller { writer, timer, out } = caller;
+    let mut download = pin!(body::download(source, writer, out, chunked, timer, patience));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(result) = download.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        loop {
+            match inbound.poll(cx) {
+                Poll::Ready(Sign::Gone | Sign::Failed(_)) => return Poll::Ready(Err(DownloadError::ClientGone)),
+                Poll::Ready(Sign::Sent | Sign::Refused) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// What ends the wait for a head.
+enum Event {
+    Head(Result<(usize, u16), HeadError>),
+    /// The client ended it.
+    Client(Option<UploadError>),
+    /// The endpoint was declared down.
+    Down,
+    Timeout,
+}
