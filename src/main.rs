@@ -41,6 +41,12 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let source = Source { path: arguments.config };
+    match arguments.command {
+        // The running process is asked even if its file is bad by now.
+        Some(Command::Status { watch }) => return ask(command::status(source.admin(), watch)),
+        Some(Command::Ready) => return ask(command::ready(source.admin())),
+        Some(Command::Check) | None => {}
+    }
     let config = match source.load() {
         Ok(config) => config,
         Err(error) => {
@@ -48,11 +54,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match arguments.command {
-        None => {}
-        Some(Command::Check) => return ask(command::check(&config, &source.file())),
-        Some(Command::Status { watch }) => return ask(command::status(&config, watch)),
-        Some(Command::Ready) => return ask(command::ready(&config)),
+    if let Some(Command::Check) = arguments.command {
+        return ask(command::check(&config, &source.file()));
     }
     // Held to the end: what is still buffered then is written.
     let _writer = start_log();

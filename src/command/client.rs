@@ -1,6 +1,5 @@
 //! Asks the running process on its admin address.
 
-use crate::config::Config;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -18,12 +17,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Of an answer: a thousand replicas' status is far below it.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// GETs `path` from the process that runs with `config`.
+/// GETs `path` from the process whose `server.admin` this is.
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub(super) async fn get(config: &Config, path: &str) -> Result<(StatusCode, Bytes), String> {
-    let Some(admin) = config.server.admin else {
+pub(super) async fn get(admin: Option<SocketAddr>, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let Some(admin) = admin else {
         return Err(
             "the running proxy cannot be asked: server.admin is off; set e.g. admin = \"127.0.0.1:9180\"".to_owned()
         );

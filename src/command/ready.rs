@@ -1,13 +1,13 @@
 //! `evenkeel ready`: the health check of a container whose image has no shell.
 
 use super::client;
-use crate::config::Config;
 use http::StatusCode;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// Says nothing and succeeds when clients may be sent to the running process; else says why not.
-pub async fn ready(config: &Config) -> ExitCode {
-    let problem = match client::get(config, "/ready").await {
+pub async fn ready(admin: Option<SocketAddr>) -> ExitCode {
+    let problem = match client::get(admin, "/ready").await {
         Ok((StatusCode::OK, _)) => return ExitCode::SUCCESS,
         Ok((StatusCode::SERVICE_UNAVAILABLE, body)) => String::from_utf8_lossy(&body).trim_end().to_owned(),
         Ok((status, _)) => format!("/ready answers {status}; is it another program that listens on server.admin?"),

@@ -21,22 +21,15 @@ fn config(toml: &str) -> Config {
     Config::parse(&text, "proxy.toml", &|_| None).unwrap()
 }
 
-fn with_admin(admin: Option<SocketAddr>) -> Config {
-    let mut config = config("");
-    config.server.admin = admin;
-    config
-}
-
 // ---- ready, status
 
 #[tokio::test]
 async fn ready_is_an_exit_status() {
     let told = Arc::new(Told::default());
     let address = serving(told.clone()).await;
-    let config = with_admin(Some(address));
-    assert_eq!(ready(&config).await, std::process::ExitCode::SUCCESS);
+    assert_eq!(ready(Some(address)).await, std::process::ExitCode::SUCCESS);
     *told.not_ready.lock().unwrap() = Some("draining".to_owned());
-    assert_eq!(ready(&config).await, std::process::ExitCode::FAILURE);
+    assert_eq!(ready(Some(address)).await, std::process::ExitCode::FAILURE);
 }
 
 #[tokio::test]
@@ -45,23 +38,23 @@ async fn a_process_that_listens_everywhere_is_asked_on_loopback() {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(crate::admin::serve(listener, Arc::new(Told::default())));
     let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-    let (status, body) = client::get(&with_admin(Some(everywhere)), "/ready").await.unwrap();
+    let (status, body) = client::get(Some(everywhere), "/ready").await.unwrap();
     assert_eq!((status.as_u16(), &body[..]), (200, &b"ready\n"[..]));
 }
 
 #[tokio::test]
 async fn why_the_running_proxy_cannot_be_asked_is_said_with_the_remedy() {
-    let off = client::get(&with_admin(None), "/ready").await.unwrap_err();
+    let off = client::get(None, "/ready").await.unwrap_err();
     assert!(off.contains("server.admin is off"), "{off}");
 
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let nobody = client::get(&with_admin(Some(closed)), "/ready").await.unwrap_err();
+    let nobody = client::get(Some(closed), "/ready").await.unwrap_err();
     assert!(nobody.contains("not running") && nobody.contains(&closed.to_string()), "{nobody}");
 
     let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = stranger.local_addr().unwrap();
     tokio::spawn(async move { stranger.accept().await.unwrap().0.write_all(b"SSH-2.0\r\n").await });
-    let other = client::get(&with_admin(Some(address)), "/ready").await.unwrap_err();
+    let other = client::get(Some(address), "/ready").await.unwrap_err();
     assert!(other.contains("another program"), "{other}");
 }
 

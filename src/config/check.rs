@@ -9,6 +9,7 @@ use super::{
     Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Upstream, limits,
 };
 use crate::route;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -43,6 +44,14 @@ pub(super) fn text(text: &str, file: &str, env: Env<'_>) -> Result<Config, Confi
         ));
     }
     reader.into_result(Config { server, dns, upstreams, routes })
+}
+
+/// `server.admin` of a text that may be wrong elsewhere, or everywhere.
+pub(super) fn admin(text: &str, env: Env<'_>) -> Option<SocketAddr> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let reader = Reader::new("", env);
+    let server = Section::new(&reader, String::new(), "", root.into_inner()).take_table("server", "[server]");
+    self::server(&reader, server.unwrap_or_default()).admin
 }
 
 /// The configuration without a file: one upstream, everything else by default.

@@ -55,6 +55,13 @@ impl Config {
         }
     }
 
+    /// Where the process is asked that was started with this configuration: `server.admin`, which it keeps whatever
+    /// becomes of the file. So a file that is wrong by now, and that the process refused for that, is no obstacle.
+    pub fn admin(path: Option<&Path>, env: Env<'_>) -> Option<SocketAddr> {
+        let text = file::read(path, env).ok().flatten().map(|(_, text)| text);
+        check::admin(&text.unwrap_or_default(), env)
+    }
+
     /// The file that [`Config::load`] reads, whether it is there or not: what a reload watches.
     pub fn path(path: Option<&Path>, env: Env<'_>) -> PathBuf {
         file::path(path, env).0

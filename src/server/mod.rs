@@ -55,6 +55,11 @@ impl Source {
         Config::load(self.path.as_deref(), &|name| std::env::var(name).ok())
     }
 
+    /// Where a process that was started with it is asked, as [`Config::admin`].
+    pub fn admin(&self) -> Option<SocketAddr> {
+        Config::admin(self.path.as_deref(), &|name| std::env::var(name).ok())
+    }
+
     /// The file that is read, whether it is there or not.
     pub fn file(&self) -> PathBuf {
         Config::path(self.path.as_deref(), &|name| std::env::var(name).ok())

@@ -209,7 +209,7 @@ impl Drop for Client {
 }
 
 #[test]
-fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
+fn a_redeploy_of_the_proxy_itself_loses_only_what_asks_where_nobody_listens() {
     if !engine_answers("dokku::a_redeploy_of_the_proxy_itself") {
         return;
     }
@@ -217,36 +217,40 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
     let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
     let watcher = Watcher::start(&network);
     let clients = ["yes", "no"].map(|keep| (keep, Client::start(&network, keep)));
-    let mut ended = vec![];
+    // When somebody began to listen, and when somebody ended, at which address.
+    let (mut listens, mut ends) = (vec![], vec![]);
     for _ in 0..2 {
-        let address = bed.proxy.address(&bed.proxy.containers()[0]);
+        let old_address = bed.proxy.address(&bed.proxy.containers()[0]);
         // Both are under the alias; the old one is told to go, and serves on until nobody comes.
         bed.proxy.deploy(1).unwrap();
         bed.wait_up(2);
+        let new = &bed.proxy.containers()[0];
+        listens.push((bed.proxy.address(new), millis(docker(["logs", new]).split(' ').next().unwrap())));
         for old in bed.proxy.retiring() {
             DokkuApp::wait_ended(&old);
             assert_eq!(docker(["inspect", "--format", "{{.State.ExitCode}}", &old]), "0", "{}", docker(["logs", &old]));
-            let end = docker(["inspect", "--format", "{{.State.FinishedAt}}", &old]);
-            let end = humantime::parse_rfc3339(&end).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
-            ended.push((address.clone(), end.as_millis() as i64));
+            ends.push((old_address.clone(), millis(&docker(["inspect", "--format", "{{.State.FinishedAt}}", &old]))));
         }
         bed.proxy.retire();
     }
     let reports = clients.map(|(keep, client)| (keep, client.end()));
-    // From the end of a process, which the engine notices a little later, until its record was seen to be gone.
     let seen = watcher.end();
-    let windows: Vec<(i64, i64)> = ended
-        .iter()
-        .map(|(address, end)| {
-            let without = |told: &&Value| {
-                let records = told["answer"]["records"].as_array();
-                told["at"].as_i64() > Some(*end) && records.is_some_and(|all| all.iter().all(|r| r != address.as_str()))
-            };
-            (end - 500, seen.iter().find(without).expect("its record goes")["at"].as_i64().unwrap())
-        })
-        .collect();
-    let lags: Vec<i64> = windows.iter().map(|(begin, gone)| gone - begin - 500).collect();
-    println!("the records went {lags:?} ms after the engine saw the processes end");
+    let listed = |told: &Value, address: &str| {
+        told["answer"]["records"].as_array().is_some_and(|all| all.iter().any(|record| record == address))
+    };
+    let at = |told: &Value| told["at"].as_i64().unwrap();
+    // The record is there before somebody listens, and for a while after he ended.
+    let early = listens.iter().map(|(address, listens)| {
+        // The address may have been somebody else's before.
+        let before = seen.iter().rev().skip_while(|told| at(told) > *listens);
+        (before.take_while(|told| listed(told, address)).last().map_or(*listens, at), *listens)
+    });
+    let late = ends.iter().map(|(address, end)| {
+        (*end, at(seen.iter().find(|told| at(told) > *end && !listed(told, address)).expect("its record goes")))
+    });
+    let windows: Vec<(i64, i64)> = early.chain(late).collect();
+    let lengths: Vec<i64> = windows.iter().map(|(from, to)| to - from).collect();
+    println!("records without anybody who listens, two before a start and two after an end: {lengths:?} ms");
     for (keep, told) in reports {
         let start = told["start"].as_i64().unwrap();
         let losses = told["losses"].as_array().unwrap();
@@ -254,11 +258,17 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_comes_after_its_end() {
         for loss in losses {
             assert!(loss["kind"].as_str().unwrap().starts_with("Connect"), "{loss}: it was taken and not answered");
             let due = start + loss["due"].as_i64().unwrap();
-            // A name is resolved a moment before it is used.
-            let late = |(begin, gone): &(i64, i64)| (*begin..gone + 500).contains(&due);
-            assert!(windows.iter().any(late), "{loss}, due at {due}: {windows:?}");
+            // A name is resolved a moment before it is used, and the engine notices an end a moment after it.
+            let in_window = |(from, to): &(i64, i64)| (from - 500..to + 500).contains(&due);
+            assert!(windows.iter().any(in_window), "{loss}, due at {due}: {windows:?}");
         }
     }
+}
+
+/// A time of day, in milliseconds.
+fn millis(rfc3339: &str) -> i64 {
+    let time = humantime::parse_rfc3339(rfc3339).unwrap_or_else(|e| panic!("{rfc3339}: {e}"));
+    time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 /// Somebody on the network who watches which addresses the proxy's alias has.

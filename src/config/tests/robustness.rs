@@ -223,3 +223,19 @@ fn broken(config: &Config) -> Option<String> {
     }
     wrong.into_iter().next()
 }
+
+#[test]
+fn the_running_process_is_found_by_a_file_that_is_wrong_by_now() {
+    let env = |name: &str| (name == "ADMIN").then(|| "10.0.0.1:9999".to_owned());
+    let admin = |text: &str| super::super::check::admin(text, &env).map(|admin| admin.to_string());
+    let cases = [
+        ("", Some("127.0.0.1:9180")),
+        ("not TOML", Some("127.0.0.1:9180")),
+        ("[server]\nadmin = \"1.2.3.4:5\"\n[upstream.x]\naddres = \"x:80\"\n", Some("1.2.3.4:5")),
+        ("[server]\nlisten = 7\nadmin = \"${ADMIN}\"\n[upstream.x\n", Some("10.0.0.1:9999")),
+        ("[server]\nadmin = \"off\"\nnonsense", None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(admin(text).as_deref(), expected, "{text}");
+    }
+}
