@@ -18,6 +18,7 @@ test: setup
 	if docker info >/dev/null 2>&1; then sh testbed/engine/images.sh; fi
 	ENGINE_TALLY=$(TALLY) cargo test --workspace
 	cargo run --quiet --package testbed --bin demo -- --once
+	sh deploy/kubernetes/validate.sh
 	@sh testbed/engine/report.sh $(TALLY)
 
 bench: setup
