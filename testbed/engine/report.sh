@@ -1,12 +1,12 @@
 #!/bin/sh
 # What became of the tests that need a Docker Engine: they note their names in the file given.
 tally=$1
-ran=$(grep -c '^ran ' "$tally" 2>/dev/null)
-skipped=$(grep -c '^skipped ' "$tally" 2>/dev/null)
-if [ "${skipped:-0}" -gt 0 ]; then
+count() { grep -c "^$1 " "$tally" 2>/dev/null || true; }
+ran=$(count ran)
+skipped=$(count skipped)
+[ "${ran:-0}" = 0 ] || echo "$ran tests ran on Docker Engine $(docker version --format '{{.Server.Version}}')."
+if [ "${skipped:-0}" != 0 ]; then
     echo
-    echo "!!! SKIPPED: $skipped tests need a Docker Engine, and \`docker info\` does not answer."
-    echo "!!! What containers, aliases and Docker's own DNS do was NOT tested in this run."
-else
-    echo "${ran:-0} tests ran on Docker Engine $(docker version --format '{{.Server.Version}}')."
+    echo "!!! SKIPPED: $skipped tests that need a Docker Engine on this machine. Why, each said above, by its name."
+    echo "!!! What they test (containers, aliases, Docker's own DNS, images) was NOT tested in this run."
 fi

@@ -4,6 +4,7 @@ use crate::guard;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,20 +39,33 @@ pub fn engine_version() -> Option<&'static str> {
     VERSION.get_or_init(|| try_docker(["version", "--format", "{{.Server.Version}}"]).ok()).as_deref()
 }
 
-/// Whether this test, which needs a Docker Engine, can run. Says so loudly if not: on the terminal itself, since the
-/// harness shows no output of tests that pass. Either way it goes into the file that `ENGINE_TALLY` names, which
-/// `make test` counts.
+/// Whether this test, which needs a Docker Engine on this machine, can run. Says so loudly if not: on the terminal
+/// itself, since the harness shows no output of tests that pass. Either way it goes into the file that `ENGINE_TALLY`
+/// names, which `make test` counts.
 pub fn engine_answers(test: &str) -> bool {
-    let version = engine_version();
+    static OBSTACLE: OnceLock<Option<&str>> = OnceLock::new();
+    let obstacle = OBSTACLE.get_or_init(|| match engine_version() {
+        None => Some("it needs a Docker Engine, and `docker info` does not answer"),
+        // Containers are reached by their addresses.
+        Some(_) if TcpListener::bind((Bridge::new(&[]).gateway(), 0)).is_err() => {
+            Some("it needs a Docker Engine on this machine itself, and this one is in another, real or virtual")
+        }
+        Some(_) => None,
+    });
+    tally(test, *obstacle)
+}
+
+/// Says loudly that a test cannot run because of `obstacle`, if there is one, and counts it; true if there is none.
+pub fn tally(test: &str, obstacle: Option<&str>) -> bool {
     if let Some(tally) = std::env::var_os("ENGINE_TALLY") {
-        let line = format!("{} {test}\n", if version.is_some() { "ran" } else { "skipped" });
+        let line = format!("{} {test}\n", if obstacle.is_none() { "ran" } else { "skipped" });
         let mut file = OpenOptions::new().create(true).append(true).open(tally).expect("ENGINE_TALLY can be written");
         file.write_all(line.as_bytes()).expect("ENGINE_TALLY can be written");
     }
-    if version.is_none() {
-        let _ = writeln!(io::stderr(), "SKIPPED {test}: it needs a Docker Engine, and `docker info` does not answer");
+    if let Some(obstacle) = obstacle {
+        let _ = io::stderr().write_all(format!("\nSKIPPED {test}: {obstacle}\n").as_bytes());
     }
-    version.is_some()
+    obstacle.is_none()
 }
 
 /// An image that holds nothing but the C library: what the workspace's binaries, mounted into it, need. It is made of
@@ -124,6 +138,15 @@ impl Bridge {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The engine's own address on it, where containers reach its machine.
+    ///
+    /// # Panics
+    /// When the engine does not tell.
+    pub fn gateway(&self) -> IpAddr {
+        let said = docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &self.name]);
+        said.parse().unwrap_or_else(|e| panic!("{e}: the gateway {said:?} of {}", self.name))
     }
 }
 

@@ -34,10 +34,7 @@ impl Engine {
     pub fn for_test(test: &str) -> Option<Engine> {
         engine_answers(test).then(|| {
             let bridge = Bridge::new(&[]);
-            let format = "{{(index .IPAM.Config 0).Gateway}}";
-            let gateway = docker(["network", "inspect", "--format", format, bridge.name()]);
-            let gateway = gateway.parse().unwrap_or_else(|e| panic!("{e}: the gateway {gateway:?}"));
-            Engine { inner: Arc::new(Inner { bridge, gateway, numbers: Mutex::default() }) }
+            Engine { inner: Arc::new(Inner { gateway: bridge.gateway(), bridge, numbers: Mutex::default() }) }
         })
     }
 

@@ -313,7 +313,7 @@ fn users_of_web_see_the_500_of_a_direct_dial_when_no_replica_is_left() {
     let mut checker =
         DokkuApp::new("db-checker", &network, App::new(testbed::binary("db-checker")), Attachment::PostCreate);
     checker.check = Check::Uptime(Duration::ZERO);
-    let postgres = testbed::Postgres::start(gateway(&network)).unwrap();
+    let postgres = testbed::Postgres::start(network.gateway()).unwrap();
     checker.set_app(App::new(testbed::binary("db-checker")).env("DATABASE_URL", postgres.url()));
     checker.deploy(2).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -341,9 +341,4 @@ fn users_of_web_see_the_500_of_a_direct_dial_when_no_replica_is_left() {
     assert!(status == 500 && text.starts_with("could not check if DB is available: "), "{status} {text}");
     checker.deploy(2).unwrap();
     eventually("all is well again", || check_db() == (200, "DB is available".into()));
-}
-
-/// This machine's address on that network.
-fn gateway(network: &Bridge) -> std::net::IpAddr {
-    docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", network.name()]).parse().unwrap()
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use testbed::docker::{build_images, docker, engine_answers, try_docker, unique};
+use testbed::docker::{build_images, docker, engine_answers, tally, try_docker, unique};
 use testbed::{Wire, eventually};
 
 /// A container of the proxy's image, removed at the end.
@@ -126,11 +126,20 @@ impl Compose {
         compose
     }
 
-    /// Runs `docker compose`, or `docker-compose` where the plugin is missing.
+    /// `docker compose`, or `docker-compose` where the plugin is missing.
+    fn program() -> Option<Command> {
+        if try_docker(["compose", "version"]).is_ok() {
+            let mut command = Command::new("docker");
+            command.arg("compose");
+            return Some(command);
+        }
+        let standalone = Command::new("docker-compose").arg("version").output();
+        standalone.is_ok_and(|said| said.status.success()).then(|| Command::new("docker-compose"))
+    }
+
     fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
-        let plugin = try_docker(["compose", "version"]).is_ok();
-        let mut command = Command::new(if plugin { "docker" } else { "docker-compose" });
-        command.args(plugin.then_some("compose")).args(["--project-name", &self.project]).args(arguments);
+        let mut command = Compose::program().expect("it is there");
+        command.args(["--project-name", &self.project]).args(arguments);
         command.env("WEB_PORT", self.port.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
         let said = command.output().map_err(|e| format!("{command:?}: {e}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -167,7 +176,12 @@ impl Drop for Compose {
 
 #[test]
 fn compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself() {
-    if !engine_answers("images::compose_brings_up") {
+    let test = "images::compose_brings_up";
+    if !engine_answers(test) {
+        return;
+    }
+    if Compose::program().is_none() {
+        let _ = tally(test, Some("it needs Docker Compose: neither `docker compose` nor `docker-compose` is there"));
         return;
     }
     build_images();

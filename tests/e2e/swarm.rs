@@ -3,10 +3,9 @@
 //! An engine that is part of a swarm already is left alone: this test makes one of its own and leaves it at the end.
 
 use serde_json::Value;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
-use testbed::docker::{bare_image, build_images, docker, engine_answers, try_docker, unique};
+use testbed::docker::{bare_image, build_images, docker, engine_answers, tally, try_docker, unique};
 use testbed::{Wire, eventually};
 
 /// A swarm of this engine alone, with the stack on it.
@@ -114,12 +113,12 @@ impl Drop for Client {
 
 #[test]
 fn a_stack_scales_and_rolls_and_its_callers_do_not_notice() {
-    if !engine_answers("swarm::a_stack_scales_and_rolls") {
+    let test = "swarm::a_stack_scales_and_rolls";
+    if !engine_answers(test) {
         return;
     }
     if docker(["info", "--format", "{{.Swarm.LocalNodeState}}"]) != "inactive" {
-        let _ =
-            writeln!(std::io::stderr(), "SKIPPED swarm: this engine is part of a swarm already, which is left alone");
+        tally(test, Some("this engine is part of a swarm already, which is left alone"));
         return;
     }
     build_images();
