@@ -232,7 +232,8 @@ impl Upstream {
             let seen = std::cell::Cell::from_mut(seen.as_mut_slice()).as_slice_of_cells();
             for take in 1..=TAKES {
                 let count = |i: usize| {
-                    let count = snapshot.endpoints[i].in_flight.load(Ordering::Relaxed);
+                    // In one order with the line's length: who joins it and finds no room is told of the next.
+                    let count = snapshot.endpoints[i].in_flight.load(Ordering::SeqCst);
                     seen[i].set(count);
                     count
                 };

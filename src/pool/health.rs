@@ -140,7 +140,8 @@ impl Pool {
     /// The result of a probe that began at `began`.
     ///
     /// One that drains is probed for the sake of the requests it still has: when its network is gone, nobody ends their
-    /// connections. That it refuses new ones says nothing, as whoever leaves closes the door first and finishes then.
+    /// connections. That it refuses new ones, or says that it is not ready for them, shows only that somebody is there:
+    /// whoever leaves closes the door first and finishes then.
     pub fn probed(&mut self, id: EndpointId, result: &ProbeResult, began: Instant, now: Instant) {
         self.notice(now);
         let Some(index) = self.index(id) else { return };
@@ -165,7 +166,7 @@ impl Pool {
             // It waited behind requests that were answered: alive, and busy.
             ProbeResult::TimedOut if condition.answered_since(began) => condition.failures = 0,
             ProbeResult::TimedOut => self.fail_probe(index, "probe timed out", Cause::TimedOut, began, now),
-            ProbeResult::Refused if draining => {}
+            ProbeResult::Refused | ProbeResult::Unhealthy(_) if draining => {}
             ProbeResult::Refused => {
                 self.answers.ask_by(now);
                 self.fail_probe(index, "probe refused", Cause::Refused, began, now);

@@ -51,6 +51,14 @@ pub struct Tried {
     pub moves: u32,
 }
 
+impl Tried {
+    /// With one more attempt, that ended in this failure.
+    pub fn after(self, failure: Failure) -> Tried {
+        let connect = u32::from(failure == Failure::Connect);
+        Tried { attempts: self.attempts + 1 - connect, connects: self.connects + connect, ..self }
+    }
+}
+
 /// Whether to try again. `retries` is the number of attempts after the first (RFC 9110, section 9.2.2, on what may be
 /// repeated at all); connects that failed sent nothing and are not counted among them, so that a request outlives the
 /// death of more replicas than that.

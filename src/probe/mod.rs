@@ -11,13 +11,13 @@ pub use prober::Prober;
 use crate::clock;
 use crate::config;
 use crate::discovery::TURN;
-use crate::pool::ProbeResult;
+use crate::pool::{EndpointId, ProbeResult};
 use crate::upstream::Upstream;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 use tracing::{debug, error};
 
@@ -36,6 +36,9 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     // Ends with the loop, and the probes under way with it.
     let mut running = JoinSet::new();
+    // Whose they are. Where replicas hang by the hundred a probe waits longer for its turn than the pool waits for its
+    // result, and would be asked for again and again.
+    let mut asked: HashMap<EndpointId, AbortHandle> = HashMap::new();
     let mut rings = HashSet::new();
     let mut earliest = clock::now();
     loop {
@@ -72,14 +75,19 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
             pool.tick(|id| upstream.in_flight(id), now);
             pool.due_probes(now)
         });
+        asked.retain(|_, task| !task.is_finished());
         for (id, address) in due {
+            if asked.contains_key(&id) {
+                continue;
+            }
             let (upstream, probe, slots) = (upstream.clone(), probe.clone(), slots.clone());
-            running.spawn(async move {
+            let task = running.spawn(async move {
                 let _slot = slots.acquire().await;
                 let began = clock::now();
                 let result = probe.probe(address, &upstream.config().probe).await;
                 (id, address, began, result)
             });
+            asked.insert(id, task);
         }
     }
 }

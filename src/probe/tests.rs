@@ -98,6 +98,20 @@ async fn a_large_upstream_is_proven_without_a_burst() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn probes_of_a_large_upstream_that_hangs_do_not_pile_up() {
+    let upstream = serving(200);
+    let probe = Arc::new(Scripted { takes: ms(1000), ..Scripted::default() });
+    let hung = (1..=200).map(|n| (SocketAddr::new(ip(n), 8080), ProbeResult::TimedOut));
+    *probe.failing.lock() = hung.collect();
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(tasks <= 201, "{tasks} tasks: one for each replica, and the loop");
+    let asked = probe.asked.lock().len();
+    assert!(asked >= 58 * AT_ONCE, "{asked} probes: as many as the slots bear");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_loop_sleeps() {
     let upstream = serving(1);
     let probe = Arc::new(Scripted::default());

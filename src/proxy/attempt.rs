@@ -37,7 +37,7 @@ pub(super) struct Failed {
     pub(super) failure: Failure,
     /// The client has closed its side, so nothing is repeated for it.
     pub(super) client_ended: bool,
-    /// Where the request moves to.
+    /// Where the request moves to, with a retry of the budget's already taken.
     pub(super) next: Option<Lease>,
 }
 
@@ -73,7 +73,7 @@ impl Exchange<'_> {
         let mut inbound = if let Some(body) = at_hand {
             // It stays where it lies until the exchange is over, for another attempt.
             match writer.write_all([self.request, body, b""], caller.timer, patience).await {
-                Ok(()) => Inbound::Sent(Watch::new(inflow)),
+                Ok(()) => Inbound::Sent { watch: Watch::new(inflow), replayable: true },
                 Err(WriteError::Gone { taken }) => Inbound::Refused { started: taken > 0 },
                 Err(WriteError::Stalled) => {
                     return self.failed(&lease, Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut);
@@ -141,10 +141,11 @@ impl Exchange<'_> {
     ) -> Result<Answer, Attempt> {
         let mut sent_at = inbound.is_sent().then(clock::now);
         let mut interim = 0;
+        let mut tick = None;
         let mut budget = self.limits.max_header;
+        // A copy may still be running where it was sent, so only what merely reads moves, and that once.
+        let may_move = self.allows(Failure::Abandoned, true, attempts.count.after(Failure::Abandoned));
         loop {
-            let mut moved = None;
-            let mut tick = None;
             let event = {
                 let mut read = pin!(head::read_response(reader, budget));
                 std::future::poll_fn(|cx| {
@@ -163,18 +164,8 @@ impl Exchange<'_> {
                         return Poll::Pending;
                     };
                     let deadline = sent + self.config.response_timeout;
-                    // A copy may still be running there, so only what merely reads moves, and only if somebody else is
-                    // there to take it.
-                    let may_move = self.head.is_safe() && attempts.count.moves == 0 && !inbound.has_ended();
-                    if may_move && lease.is_down() {
-                        let mut tried = attempts.tried.clone();
-                        tried.push(lease.id());
-                        moved = self.upstream.acquire_other(&tried);
-                        if moved.is_some() {
-                            return Poll::Ready(Event::Down);
-                        }
-                    }
                     loop {
+                        let may_move = may_move && inbound.may_be_repeated();
                         let wake =
                             if may_move { deadline.min(*tick.get_or_insert(sent + MOVE_TICK)) } else { deadline };
                         if caller.timer.poll_expired(cx, wake).is_pending() {
@@ -184,9 +175,11 @@ impl Exchange<'_> {
                         if now >= deadline {
                             return Poll::Ready(Event::Timeout);
                         }
-                        if may_move && lease.is_down() {
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
+                        if may_move
+                            && lease.is_down()
+                            && let Some(other) = self.somebody_else(lease, attempts, now)
+                        {
+                            return Poll::Ready(Event::Moved(other));
                         }
                         tick = Some(now + MOVE_TICK);
                     }
@@ -213,11 +206,11 @@ impl Exchange<'_> {
                         Some(_) => End::Problem(Problem::BadRequest("the request's body is not what its head says")),
                     }));
                 }
-                Event::Down => {
+                Event::Moved(other) => {
                     let mut attempt =
                         self.failed(lease, Problem::ResponseTimeout, Failure::Abandoned, Outcome::Abandoned);
                     if let Attempt::Failed(failed) = &mut attempt {
-                        failed.next = moved;
+                        failed.next = Some(other);
                     }
                     return Err(attempt);
                 }
@@ -260,6 +253,14 @@ impl Exchange<'_> {
                 return Err(Attempt::End(End::Gone));
             }
         }
+    }
+
+    /// Who takes a request over from the endpoint of `lease`, and whether the budget bears it: if not it stays, as nothing
+    /// has failed yet.
+    fn somebody_else(&self, lease: &Lease, attempts: &Attempts, now: Instant) -> Option<Lease> {
+        let mut tried = attempts.tried.clone();
+        tried.push(lease.id());
+        self.upstream.acquire_other(&tried).filter(|_| self.upstream.withdraw_retry(now))
     }
 
     /// Decides how a response goes on, and writes its head accordingly.
@@ -365,7 +366,7 @@ enum Event {
     Head(Result<(usize, u16), HeadError>),
     /// The client ended it.
     Client(Option<UploadError>),
-    /// The endpoint was declared down.
-    Down,
+    /// The endpoint was declared down, and this other one takes the request.
+    Moved(Lease),
     Timeout,
 }

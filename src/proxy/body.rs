@@ -130,7 +130,8 @@ pub(super) enum UploadError {
 }
 
 /// Sends a request: the `head`, then the body as the client brings it. While none is there the head goes ahead: the
-/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the body back.
+/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the body back; and once all of it is sent,
+/// whether it is kept whole.
 pub(super) async fn upload<'s>(
     inflow: &'s mut Inflow,
     writer: &mut Writer,
@@ -138,7 +139,7 @@ pub(super) async fn upload<'s>(
     framing: Framing,
     replay: &mut Replay,
     patience: Duration,
-) -> (&'s Inflow, Result<(), UploadError>) {
+) -> (&'s Inflow, Result<bool, UploadError>) {
     let mut timer = Timer::new(crate::clock::now() + patience);
     let mut gathered = head.to_vec();
     let chunked = framing == Framing::Chunked;
@@ -148,7 +149,7 @@ pub(super) async fn upload<'s>(
         UploadError::Replica { .. } => UploadError::Replica { started: out.started },
         other => other,
     });
-    (inflow, result)
+    (inflow, result.map(|()| replay.is_whole()))
 }
 
 async fn send_body(inflow: &mut Inflow, out: &mut Outgoing<'_>, replay: &mut Replay) -> Result<(), UploadError> {

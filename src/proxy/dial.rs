@@ -1,7 +1,8 @@
 //! Connecting to a replica, and racing a second one where the first is slow to accept.
 
+use super::exchange::Attempts;
 use super::socket::{self, Reader, Writer};
-use crate::pool::{EndpointId, Outcome};
+use crate::pool::Outcome;
 use crate::upstream::{Lease, Upstream};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -34,39 +35,38 @@ pub(super) enum DialError {
 }
 
 /// A connection to the endpoint of `lease`, or of another lease that won the race against it. A failed endpoint is
-/// reported to the pool and added to `tried`.
+/// reported to the pool and noted in `attempts`.
 pub(super) async fn dial(
     upstream: &Arc<Upstream>,
     lease: Lease,
-    tried: &mut Vec<EndpointId>,
+    attempts: &mut Attempts,
     connect_timeout: Duration,
 ) -> Result<(Lease, Box<Reader>, Writer), DialError> {
     let mut first = std::pin::pin!(connect(lease.endpoint().address(), connect_timeout));
     let slow = tokio::select! {
         biased;
-        result = &mut first => return conclude(upstream, lease, result, tried),
+        result = &mut first => return conclude(upstream, lease, result, attempts),
         () = sleep(RACE_AFTER) => lease,
     };
-    tried.push(slow.id());
-    let Some(other) = upstream.acquire_other(tried) else {
-        let result = first.await;
-        tried.pop();
-        return conclude(upstream, slow, result, tried);
+    attempts.tried.push(slow.id());
+    let other = upstream.acquire_other(&attempts.tried);
+    attempts.tried.pop();
+    let Some(other) = other else {
+        return conclude(upstream, slow, first.await, attempts);
     };
-    tried.pop();
     let mut second = std::pin::pin!(connect(other.endpoint().address(), connect_timeout));
     let (loser, loss) = tokio::select! {
         biased;
-        result = &mut first => match conclude(upstream, slow, result, tried) {
+        result = &mut first => match conclude(upstream, slow, result, attempts) {
             Ok(won) => return Ok(won),
             Err(_) => (other, second.await),
         },
-        result = &mut second => match conclude(upstream, other, result, tried) {
+        result = &mut second => match conclude(upstream, other, result, attempts) {
             Ok(won) => return Ok(won),
             Err(_) => (slow, first.await),
         },
     };
-    conclude(upstream, loser, loss, tried)
+    conclude(upstream, loser, loss, attempts)
 }
 
 /// One connect.
@@ -98,7 +98,7 @@ fn conclude(
     upstream: &Upstream,
     lease: Lease,
     result: Result<TcpStream, DialError>,
-    tried: &mut Vec<EndpointId>,
+    attempts: &mut Attempts,
 ) -> Result<(Lease, Box<Reader>, Writer), DialError> {
     let error = match result {
         Ok(stream) => {
@@ -113,7 +113,7 @@ fn conclude(
         DialError::Exhausted => Outcome::Abandoned,
     };
     upstream.record(&lease, outcome, crate::clock::now());
-    tried.push(lease.id());
+    attempts.note(lease.id(), lease.endpoint().address());
     Err(error)
 }
 

@@ -84,6 +84,14 @@ pub(super) struct Attempts {
     pub(super) status: u16,
 }
 
+impl Attempts {
+    /// It was tried there, in vain.
+    pub(super) fn note(&mut self, id: EndpointId, address: SocketAddr) {
+        self.tried.push(id);
+        self.endpoints.push(address);
+    }
+}
+
 /// A connection to a replica, taken for one request.
 pub(super) struct Link {
     pub(super) reader: Box<Reader>,
@@ -120,17 +128,13 @@ impl Exchange<'_> {
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {
-                            attempts.tried.push(id);
-                            attempts.endpoints.push(address);
+                            attempts.note(id, address);
                             failed
                         }
                     }
                 }
             };
-            match failed.failure {
-                Failure::Connect => attempts.count.connects += 1,
-                _ => attempts.count.attempts += 1,
-            }
+            attempts.count = attempts.count.after(failed.failure);
             if !self.may_retry(&failed, attempts, &replay) {
                 return End::Problem(failed.problem);
             }
@@ -147,19 +151,20 @@ impl Exchange<'_> {
     }
 
     fn may_retry(&self, failed: &Failed, attempts: &Attempts, replay: &Replay) -> bool {
+        let paid = || failed.next.is_some() || self.upstream.withdraw_retry(clock::now());
         !failed.client_ended
-            && retry::may_retry(failed.failure, self.rights(replay.is_whole()), attempts.count, self.config.retries)
-            && (failed.failure == Failure::Connect || self.upstream.withdraw_retry(clock::now()))
+            && self.allows(failed.failure, replay.is_whole(), attempts.count)
+            && (failed.failure == Failure::Connect || paid())
     }
 
-    /// What HTTP allows to do with this request.
-    fn rights(&self, replayable: bool) -> Request {
-        Request { safe: self.head.is_safe(), idempotent: self.head.is_idempotent(), replayable }
+    /// Whether HTTP and the configuration allow another attempt after this failure, the budget aside.
+    pub(super) fn allows(&self, failure: Failure, replayable: bool, tried: Tried) -> bool {
+        let request = Request { safe: self.head.is_safe(), idempotent: self.head.is_idempotent(), replayable };
+        retry::may_retry(failure, request, tried, self.config.retries)
     }
 
     /// A connection to the endpoint of `lease`, or to one that was quicker to accept.
     async fn link(&self, lease: Lease, attempts: &mut Attempts, now: Instant) -> Result<(Lease, Link), Failed> {
-        let address = lease.endpoint().address();
         let once = !self.head.is_idempotent();
         // A request that is repeated takes a fresh connection: what closed the first kept one may have closed them all.
         let first = attempts.count.attempts == 0;
@@ -169,13 +174,12 @@ impl Exchange<'_> {
             return Ok((lease, Link { reader: idle.reader, writer: idle.writer, stale }));
         }
         let connects = &self.upstream.metrics().connects;
-        match Box::pin(dial(self.upstream, lease, &mut attempts.tried, self.config.connect_timeout)).await {
+        match Box::pin(dial(self.upstream, lease, attempts, self.config.connect_timeout)).await {
             Ok((lease, reader, writer)) => {
                 connects.add("connected");
                 Ok((lease, Link { reader, writer, stale: false }))
             }
             Err(error) => {
-                attempts.endpoints.push(address);
                 connects.add(match error {
                     DialError::Refused => "refused",
                     DialError::TimedOut => "timed_out",

@@ -7,14 +7,18 @@ use super::socket::{Peeked, Reader};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-type Upload<'a> = Pin<Box<dyn Future<Output = (&'a Inflow, Result<(), UploadError>)> + Send + 'a>>;
+type Upload<'a> = Pin<Box<dyn Future<Output = (&'a Inflow, Result<bool, UploadError>)> + Send + 'a>>;
 
 /// What the client does meanwhile.
 pub(super) enum Inbound<'a> {
     /// Its body is being sent on.
     Sending(Upload<'a>),
     /// All of it was sent.
-    Sent(Watch<'a>),
+    Sent {
+        watch: Watch<'a>,
+        /// It can be sent again.
+        replayable: bool,
+    },
     /// The replica took no more of it; with whether it took anything.
     Refused { started: bool },
 }
@@ -68,7 +72,7 @@ impl<'a> Watch<'a> {
 impl Inbound<'_> {
     /// Whether the request was sent whole.
     pub(super) fn is_sent(&self) -> bool {
-        matches!(self, Inbound::Sent(_))
+        matches!(self, Inbound::Sent { .. })
     }
 
     /// Whether nothing of the request reached the replica.
@@ -78,7 +82,12 @@ impl Inbound<'_> {
 
     /// Whether the client closed its side.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self, Inbound::Sent(Watch { ended: true, .. }))
+        matches!(self, Inbound::Sent { watch: Watch { ended: true, .. }, .. })
+    }
+
+    /// Whether it can be sent again, and somebody is there for whom.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        matches!(self, Inbound::Sent { watch: Watch { ended: false, .. }, replayable: true })
     }
 
     /// Ready when something happens that the exchange must know.
@@ -89,8 +98,8 @@ impl Inbound<'_> {
                     return Poll::Pending;
                 };
                 match result {
-                    Ok(()) => {
-                        *self = Inbound::Sent(Watch::new(inflow));
+                    Ok(replayable) => {
+                        *self = Inbound::Sent { watch: Watch::new(inflow), replayable };
                         Poll::Ready(Sign::Sent)
                     }
                     Err(UploadError::Replica { started }) => {
@@ -103,7 +112,7 @@ impl Inbound<'_> {
                     }
                 }
             }
-            Inbound::Sent(watch) => watch.poll_gone(cx).map(|()| Sign::Gone),
+            Inbound::Sent { watch, .. } => watch.poll_gone(cx).map(|()| Sign::Gone),
             Inbound::Refused { .. } => Poll::Pending,
         }
     }

@@ -1,11 +1,12 @@
 //! Replicas that die in ways that take more than one attempt to get over.
 
-use crate::{Bed, GET, POST, assert_own, serve};
+use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use testbed::{Loopback, Origin, eventually};
+use std::time::Duration;
+use testbed::{App, Fault, Loopback, Network, Origin, Wire, eventually};
 
 // 42, of all replicas: a deploy that ends the old ones one right after the other
 #[test]
@@ -41,6 +42,63 @@ fn a_post_that_met_a_dying_replica_is_told_at_once() {
     });
     assert_own(&bed.ask(POST), 502);
     assert_eq!(bed.origin().requests(), 1);
+}
+
+// Promise 8, of requests that are under way
+#[test]
+fn a_get_that_waits_on_a_suspect_with_nobody_else_there_stays_and_costs_no_processor_time() {
+    let (go, gate) = gate();
+    let bed = Bed::with(
+        |c| c.set("upstream.app.wait", "1s").set("upstream.app.response_timeout", "60s"),
+        move |head, wire, _| match head.target() {
+            "/waits" => {
+                gate();
+                ok(wire);
+            }
+            _ => wire.reset(),
+        },
+    );
+    let mut waiting = bed.client();
+    waiting.get("/waits");
+    eventually("it is under way", || bed.origin().requests() == 1);
+    // Without an answer it stays suspect.
+    bed.network.dns().fail(Fault::Silence);
+    let pid = bed.proxy.container().pid();
+    let before = testbed::cpu(pid);
+    assert_own(&bed.ask(GET), 503);
+    let used = testbed::cpu(pid) - before;
+    assert!(used < Duration::from_millis(300), "{used:?} while a request waited for a second");
+    go();
+    assert_eq!(waiting.response().unwrap().status, 200);
+    assert_eq!(bed.origin().requests(), 2);
+}
+
+// 30
+#[test]
+fn a_get_that_may_not_move_stays_on_a_replica_declared_down_and_is_answered_when_that_recovers() {
+    let network = Loopback::new();
+    let replicas = network.scale("app", &App::replica(), 2);
+    let bed = Bed::around(network, vec![], |c| {
+        c.set("upstream.app.retries", 0)
+            .set("upstream.app.probe.path", "/probe")
+            .set("upstream.app.response_timeout", "20s")
+    });
+    eventually("both are proven", || bed.proxy.lines("up: probe passed").len() == 2);
+    replicas[0].pause();
+    // Least connections sends each of the two some.
+    let mut wires: Vec<Wire> = (0..4).map(|_| bed.client()).collect();
+    wires.iter_mut().for_each(|wire| wire.send(GET));
+    bed.proxy.wait_for_line("down");
+    // That it stays shows in that the others, which are asked meanwhile, are answered first.
+    for _ in 0..20 {
+        assert_eq!(bed.proxy.get("/").replica(), replicas[1].name());
+    }
+    eventually("requests wait there still", || bed.proxy.endpoints("app").iter().any(|e| e["in_flight"] != 0));
+    replicas[0].resume();
+    let mut answered: Vec<String> = wires.iter_mut().map(|w| w.response().unwrap().replica().to_owned()).collect();
+    answered.sort();
+    answered.dedup();
+    assert_eq!(answered.len(), 2, "{answered:?}");
 }
 
 /// An address to which there is no way, until dropped.

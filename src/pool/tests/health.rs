@@ -224,6 +224,25 @@ fn stop_of_the_whole_process_takes_nobody_down() {
 }
 
 #[test]
+fn replica_that_drains_is_down_only_when_nobody_answers_there() {
+    let mut story = Story::of(&[1, 2]);
+    story.in_flight.insert(story.id(2), 1);
+    story.next_answer(&[1]);
+    story.next_answer(&[1]);
+    assert_eq!(story.view(2).membership, Membership::Draining);
+    for result in [ProbeResult::Refused, ProbeResult::Unhealthy("status 503".into())].iter().cycle().take(6) {
+        story.pass_time(ms(1000));
+        story.probe(2, result);
+        assert_eq!(story.view(2).health, Health::Up, "it closes its door, and finishes what it has: {result:?}");
+    }
+    for _ in 0..2 {
+        story.pass_time(ms(1000));
+        story.probe_times_out(2);
+    }
+    assert_eq!(story.view(2).health, Health::Down, "its network is gone");
+}
+
+#[test]
 fn lost_probe_is_made_again() {
     let mut story = Story::of(&[1]);
     story.idle(ms(1000));
