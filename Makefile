@@ -21,8 +21,11 @@ test: setup
 	sh deploy/kubernetes/validate.sh
 	@sh testbed/engine/report.sh $(TALLY)
 
+# Half an hour; BENCH="--quick" or "--only-rows cpu-get --only evenkeel,haproxy" makes it shorter (--help lists all).
 bench: setup
-	cargo run --release --package peers --bin peers
+	cargo build --release --package peers --bins
+	target/release/pick
+	target/release/peers --svg docs/bench.svg $(BENCH)
 
 # A million requests through ten minutes of churn; SOAK="--requests 100000 --minutes 1" makes it shorter.
 soak: setup

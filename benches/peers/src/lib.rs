@@ -4,7 +4,8 @@
 //! peer     who is measured, expertly configured   install  where their programs come from
 //! row      what is measured           cost, balance     how
 //! origin   the replicas    dns  their name server    load  the clients    wire  their HTTP    timer  exact sleeps
-//! process  processor time, memory, processors     table    medians, ratios, Markdown
+//! process  processor time, memory, processors     table    medians, ratios, Markdown     picture  the same, drawn
+//! bin/pick.rs   what a pick costs, without a network
 //! ```
 //!
 //! All contenders run at once and are measured in turn, several rounds, so that what the machine does otherwise
@@ -22,6 +23,7 @@ pub mod install;
 pub mod load;
 pub mod origin;
 pub mod peer;
+pub mod picture;
 pub mod process;
 pub mod row;
 pub mod table;

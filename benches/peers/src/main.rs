@@ -7,7 +7,7 @@ use peers::peer::{Kind, Peer, Running, Upstream};
 use peers::process::{self, Cores};
 use peers::row::{Effort, Row};
 use peers::table::Table;
-use peers::{balance, cost};
+use peers::{balance, cost, picture};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -37,6 +37,13 @@ struct Arguments {
     /// Measure before your own app, as http://app.internal:8080/path, instead of replicas that answer at once.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// Draws the main figures into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Keeps every value in this file. What an earlier run has kept there is shown too, unless it is measured again: a
+    /// long measurement can be made in pieces, and with --rounds 0 is only shown.
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
     /// This executable instead of a release build of this tree.
     #[arg(long, value_name = "FILE")]
     evenkeel: Option<PathBuf>,
@@ -69,8 +76,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         None if kinds.contains(&Kind::Evenkeel) => build()?,
         None => PathBuf::new(),
     };
-    let mut table = Table::default();
-    let peers = find(&kinds, &evenkeel, &mut table);
+    let mut table = earlier(arguments.values.as_deref())?;
+    let mut peers = find(&kinds, &evenkeel, &mut table);
+    let shown = peers.clone();
+    if !kinds.contains(&Kind::Direct) {
+        // Not asked for, but what a proxy adds is added to it.
+        peers.extend(find(&[Kind::Direct], &evenkeel, &mut table));
+    }
 
     let cores = Cores::split(1);
     let (to, _origin, _dns) = upstream(arguments.upstream.as_deref(), &cores)?;
@@ -79,24 +91,36 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let (balances, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.is_balance());
     let (kept, others): (Vec<Row>, Vec<Row>) =
         rows.iter().partition(|row| !matches!(row, Row::TwoThreads | Row::Start | Row::Memory));
-    side_by_side(&kept, &peers, 1, &to, effort, &mut table);
+    let wanted = |row: Row, kind: Kind| kinds.contains(&kind) || matches!(row, Row::Latency(_));
+    side_by_side(&kept, &peers, 1, &to, effort, wanted, &mut table);
     if others.contains(&Row::TwoThreads) {
-        side_by_side(&[Row::TwoThreads], &peers, 2, &to, effort, &mut table);
+        side_by_side(&[Row::TwoThreads], &shown, 2, &to, effort, wanted, &mut table);
     }
     for row in others.into_iter().filter(|row| *row != Row::TwoThreads) {
-        one_by_one(row, &peers, effort, &mut table, |peer, _| cost::measure_fresh(row, peer, &to, effort, &cores));
+        one_by_one(row, &shown, effort, &mut table, |peer, _| cost::measure_fresh(row, peer, &to, effort, &cores));
     }
     for row in balances {
         let seed = |round| 1 + round as u64;
         let measure = |peer: &Peer, round| balance::measure(row, peer, effort, seed(round), &cores);
-        one_by_one(row, &peers, effort, &mut table, measure);
+        one_by_one(row, &shown, effort, &mut table, measure);
     }
 
-    println!("{}", table.markdown(&peers));
+    println!("{}", table.markdown(&shown));
     for note in &table.notes {
         println!("- {note}");
     }
+    let texts = [(&arguments.values, table.values_text()), (&arguments.svg, picture::svg(&table, &shown))];
+    for (path, text) in texts.into_iter().filter_map(|(path, text)| Some((path.as_ref()?, text))) {
+        std::fs::write(path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    }
     Ok(())
+}
+
+/// What earlier runs have kept; nothing where there was none.
+fn earlier(path: Option<&Path>) -> Result<Table, String> {
+    let Some(path) = path.filter(|path| path.exists()) else { return Ok(Table::default()) };
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    text.and_then(|text| Table::earlier(&text)).map_err(|error| format!("--values {}: {error}", path.display()))
 }
 
 /// Those of `all` whose keys are named; all where none is.
@@ -185,9 +209,17 @@ fn usable(rows: Vec<Row>, foreign: bool) -> Vec<Row> {
     rows.into_iter().filter(|row| !(foreign && ours(row))).collect()
 }
 
-/// Rows for which all run at once and are measured in turn.
-fn side_by_side(rows: &[Row], peers: &[Peer], threads: usize, to: &Upstream, effort: Effort, table: &mut Table) {
-    if rows.is_empty() {
+/// Rows for which all run at once and those wanted are measured in turn.
+fn side_by_side(
+    rows: &[Row],
+    peers: &[Peer],
+    threads: usize,
+    to: &Upstream,
+    effort: Effort,
+    wanted: impl Fn(Row, Kind) -> bool,
+    table: &mut Table,
+) {
+    if rows.is_empty() || effort.rounds == 0 {
         return;
     }
     let cores = Cores::split(threads);
@@ -204,6 +236,9 @@ fn side_by_side(rows: &[Row], peers: &[Peer], threads: usize, to: &Upstream, eff
             // Another one begins each round: who comes first meets a machine that idled.
             for turn in 0..running.len() {
                 let running = &running[(turn + round) % running.len()];
+                if !wanted(*row, running.kind) {
+                    continue;
+                }
                 let taken = cost::measure(*row, running, to, effort, &cores);
                 accept(table, running.kind, round, taken);
             }
