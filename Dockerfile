@@ -1,7 +1,7 @@
 # The proxy's image: one static binary on nothing. docker build -t evenkeel .
 #
 # Link-time optimization over everything takes 2 GB of memory; on a smaller machine add --build-arg PROFILE=thin, which
-# takes less than 1 GB and costs a few per cent of speed, or build elsewhere and load the image.
+# takes less than 1 GB (tried with exactly that) and costs a few per cent of speed, or build elsewhere and load the image.
 
 # Every manifest with an empty program beside it: what the dependencies' layer depends on, whatever the sources say.
 FROM rust:1.95-slim-bookworm AS manifests

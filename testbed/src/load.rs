@@ -367,6 +367,9 @@ impl Shared {
 /// closed.
 const MOST_IDLE: usize = 128;
 
+/// How long a connect may take before the request is lost.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
 type Sender = SendRequest<Full<Bytes>>;
 
 async fn run(plan: Plan, shared: Arc<Shared>) {
@@ -465,7 +468,9 @@ async fn connect(to: &str) -> Result<Sender, LossKind> {
     let refused = |e: &dyn std::error::Error| LossKind::Connect(e.to_string());
     let first = tokio::net::lookup_host(to).await.map_err(|e| refused(&e))?.next();
     let first = first.ok_or_else(|| LossKind::Connect(format!("{to} has no address")))?;
-    let stream = tokio::net::TcpStream::connect(first).await.map_err(|e| refused(&e))?;
+    // A container that is gone may leave an address at which nobody even refuses.
+    let connecting = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::TcpStream::connect(first));
+    let stream = connecting.await.map_err(|e| refused(&e))?.map_err(|e| refused(&e))?;
     let _ = stream.set_nodelay(true);
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
     tokio::task::spawn_local(connection);
