@@ -20,7 +20,7 @@ test: setup
 	cargo run --quiet --package testbed --bin demo -- --once
 	@sh testbed/engine/report.sh $(TALLY)
 
-# Half an hour; BENCH="--quick" or "--only-rows cpu-get --only evenkeel,haproxy" makes it shorter (--help lists all).
+# The better part of an hour; BENCH="--quick" or BENCH="--only-rows cpu-get --only evenkeel,haproxy" makes it shorter.
 bench: setup
 	cargo build --release --package peers --bins
 	target/release/pick
