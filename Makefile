@@ -21,7 +21,7 @@ test: setup
 	sh deploy/kubernetes/validate.sh
 	@sh testbed/engine/report.sh $(TALLY)
 
-# Half an hour; BENCH="--quick" or "--only-rows cpu-get --only evenkeel,haproxy" makes it shorter (--help lists all).
+# The better part of an hour; BENCH="--quick" or BENCH="--only-rows cpu-get --only evenkeel,haproxy" makes it shorter.
 bench: setup
 	cargo build --release --package peers --bins
 	target/release/pick

@@ -323,6 +323,7 @@ http {{
     )
 }
 
+/// The default draws two replicas and may draw the same one twice: one of three that is slow would get a ninth at least.
 fn envoy(listen: SocketAddr, to: &Upstream) -> String {
     let mut text = format!(
         r#"static_resources:
@@ -349,7 +350,13 @@ fn envoy(listen: SocketAddr, to: &Upstream) -> String {
   - name: app
     type: STATIC
     connect_timeout: 1s
-    lb_policy: LEAST_REQUEST
+    load_balancing_policy:
+      policies:
+      - typed_extension_config:
+          name: envoy.load_balancing_policies.least_request
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+            selection_method: FULL_SCAN
     health_checks:
     - {{timeout: 1s, interval: 1s, unhealthy_threshold: 2, healthy_threshold: 1, tcp_health_check: {{}}}}
     circuit_breakers:

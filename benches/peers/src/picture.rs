@@ -33,8 +33,9 @@ const RECOVERY_CUT: f64 = 10.0;
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#57606a}.h{font-size:17px;font-weight:600;fill:#1f2328}\
 .t{font-size:13px;font-weight:600;fill:#1f2328}.o{font-weight:600;fill:#1f2328}.c{fill:#fff;stroke:#d0d7de}\
 .b{fill:#afb8c1}.e{fill:#1a7f64}.r{stroke:#57606a;stroke-dasharray:3 3}.x{stroke:#fff;stroke-width:3}\
+.n{paint-order:stroke;stroke:#fff;stroke-width:3px}\
 @media(prefers-color-scheme:dark){text{fill:#9da7b3}.h,.t,.o{fill:#f0f3f6}.c{fill:#0d1117;stroke:#3d444d}\
-.b{fill:#545d68}.e{fill:#3fb68b}.r{stroke:#9da7b3}.x{stroke:#0d1117}}";
+.b{fill:#545d68}.e{fill:#3fb68b}.r{stroke:#9da7b3}.x,.n{stroke:#0d1117}}";
 
 /// One figure of all contenders.
 struct Panel {
@@ -86,7 +87,7 @@ pub fn svg(table: &Table, peers: &[Peer]) -> String {
         .filter(|peer| peer.kind.is_proxy())
         .map(|peer| format!("{} {}", peer.kind.name(), peer.version))
         .collect();
-    text(&mut body, MARGIN, y, "", &format!("Medians, one machine, one run. {}", versions.join(", ")));
+    text(&mut body, MARGIN, y, "", &format!("Medians of one machine. {}", versions.join(", ")));
     y += MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" role=\"img\">\
@@ -174,11 +175,17 @@ impl Panel {
                 let x = start + room - 14.0;
                 line(body, "x", (x, y + BAR + 2.0), (x + 6.0, y - 2.0));
             }
-            text(body, start + length + 6.0, y + 10.0, name, &bar.number);
         }
         if let Some(reference) = self.reference.filter(|reference| *reference <= self.full) {
             let x = start + room * reference / self.full;
             line(body, "r", (x, top + TITLE - 4.0), (x, top + self.height() - SPACE));
+        }
+        // Last, and on ground of their own: the dashed line may run through them.
+        for (index, bar) in self.bars.iter().enumerate() {
+            let y = top + TITLE + PITCH * index as f64;
+            let class = if bar.kind == Kind::Evenkeel { "n o" } else { "n" };
+            let length = room * (bar.size / self.full).clamp(0.0, 1.0);
+            text(body, start + length + 6.0, y + 10.0, class, &bar.number);
         }
     }
 }
