@@ -21,10 +21,10 @@
 //! config/     file and environment → a Config that is valid because it exists
 //! route.rs    pure: host and path → upstream
 //! pool/       pure: decides who belongs to an upstream, who is healthy, who is picked, what is retried
-//! upstream.rs one upstream's live state: the pool behind a lock, the snapshot, the counts
+//! upstream.rs one upstream's live state: the pool behind a lock, the snapshot, the counts, the line of who waits
 //! discovery/  the DNS loop: asks when the pool wants to know
 //! probe/      the probe loop: likewise for health
-//! proxy/      the data path: connections, exchange, bodies, tunnels; the only place that names pingora
+//! proxy/      the data path: connections, exchange, attempts, bodies, tunnels; the only place that names pingora
 //! server/     the process: listeners, workers, signals, drain, reload
 //! admin/      /metrics, /status, /ready
 //! command/    check, status, ready

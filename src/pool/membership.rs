@@ -66,8 +66,8 @@ impl Answers {
 }
 
 impl Pool {
-    /// When DNS is to be asked next: the timer, which is faster just after everybody was lost, 200 ms after an answer that missed somebody, or at once (rate-limited)
-    /// after a failed connection.
+    /// When DNS is to be asked next: by the timer, which is faster just after everybody was lost; 200 ms after an answer
+    /// that missed somebody; or at once (rate-limited) after a failed connection.
     pub fn next_question(&self) -> Instant {
         self.answers.due
     }

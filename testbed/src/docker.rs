@@ -1,6 +1,6 @@
 //! The command `docker`, as an operator types it.
 
-use crate::guard;
+use crate::{App, confined, guard};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -160,6 +160,75 @@ impl Drop for Bridge {
         }
         let _ = try_docker(["network", "rm", &self.name]);
         guard::release_network(&self.name);
+    }
+}
+
+/// A container that a test made with `docker run`, removed when dropped.
+#[derive(Debug)]
+pub struct Guest {
+    name: String,
+}
+
+impl Guest {
+    /// `docker run --detach` with these options, and behind them an image and its command. `what` is for its name.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn run<S: Into<String>>(what: &str, arguments: impl IntoIterator<Item = S>) -> Guest {
+        let name = unique(what);
+        guard::watch_container(&name);
+        let guest = Guest { name };
+        let start = ["run", "--detach", "--name", &guest.name].map(String::from);
+        docker(start.into_iter().chain(arguments.into_iter().map(Into::into)));
+        guest
+    }
+
+    /// One on `network` that runs `app` as replicas are run.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn on(network: &Bridge, what: &str, app: &App) -> Guest {
+        let network = ["--network".to_owned(), network.name().to_owned()];
+        Guest::run(what, network.into_iter().chain(confined(app, what)))
+    }
+
+    /// Its name on the engine.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it wrote so far.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn logs(&self) -> String {
+        docker(["logs", &self.name])
+    }
+
+    /// What `docker inspect` says in this format.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn inspect(&self, format: &str) -> String {
+        docker(["inspect", "--format", format, &self.name])
+    }
+
+    /// Tells the program `client` to end; what became of its requests.
+    ///
+    /// # Panics
+    /// When the engine fails, or the program told nothing.
+    pub fn end_client(self) -> serde_json::Value {
+        docker(["kill", "--signal", "TERM", &self.name]);
+        docker(["wait", &self.name]);
+        let logs = self.logs();
+        serde_json::from_str(logs.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {logs}"))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = try_docker(["rm", "--force", "--volumes", &self.name]);
+        guard::release_container(&self.name);
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```text
 //! Network    what tests are written against: start containers under an alias, signal, pause, rename, disconnect them
 //! Loopback   the network of 127.x.y.z, one subnet for each test, with its own Dns and the faults that Docker's shows
-//! Engine     the network of a real Docker Engine: containers, aliases, Docker's DNS
+//! Engine     the network of a real Docker Engine: containers, aliases, Docker's DNS;  docker  its command, images, guests
 //! DokkuApp   an app on such an engine, deployed in Dokku's order
 //! Process    a child that cannot outlive the test, with its output
 //! Proxy      evenkeel in a container, with a configuration in milliseconds
@@ -101,8 +101,8 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// The seed of this run's randomness: [`fix_seed`]'s, or `TESTBED_SEED` where it is set, else new. It is printed when it is drawn, and the
-/// test harness shows that line with every failure.
+/// The seed of this run's randomness: [`fix_seed`]'s, or `TESTBED_SEED` where it is set, else new. It is printed when it
+/// is drawn, and the test harness shows that line with every failure.
 pub fn seed() -> u64 {
     let told = || std::env::var("TESTBED_SEED").ok().and_then(|s| s.parse().ok());
     let seed = FIXED.get().copied().or_else(told).unwrap_or_else(|| fastrand::u64(..1 << 48));

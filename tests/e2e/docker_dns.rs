@@ -4,7 +4,7 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
-use testbed::docker::{Bridge, docker, engine_answers, engine_version, unique};
+use testbed::docker::{Bridge, Guest, docker, engine_answers, engine_version};
 use testbed::{App, Container, Engine, Network, Signal, confined, eventually};
 
 /// A network with somebody on it who asks.
@@ -105,16 +105,11 @@ fn a_name_that_nobody_has_is_asked_outside() {
     assert!(told["answer"]["error"].is_string() || records(&told).is_empty(), "{told}");
     // Without a way out.
     let inside = Bridge::new(&["--internal"]);
-    let asker = unique("asker");
-    let _asker = Removed(&asker);
-    let mut arguments: Vec<String> =
-        ["run", "--detach", "--name", &asker, "--network", inside.name()].map(Into::into).into();
-    arguments.extend(confined(&App::replica(), "asker"));
-    docker(arguments);
-    let told = ask(&asker, "nobody-has-this-name.").swap_remove(0);
+    let asker = Guest::on(&inside, "asker", &App::replica());
+    let told = ask(asker.name(), "nobody-has-this-name.").swap_remove(0);
     found(&format!("the same on an --internal network: {} after {} ms", told["answer"], told["took"]));
     assert!(told["answer"]["error"].is_string() || records(&told).is_empty(), "{told}");
-    let resolv_conf = docker(["cp", &format!("{asker}:/etc/resolv.conf"), "-"]);
+    let resolv_conf = docker(["cp", &format!("{}:/etc/resolv.conf", asker.name()), "-"]);
     let lines = resolv_conf.split(['\n', '\0']).filter(|l| l.starts_with("options") || l.starts_with("nameserver"));
     found(&format!("resolv.conf says {:?}", lines.collect::<Vec<_>>()));
     assert!(resolv_conf.contains("nameserver 127.0.0.11"), "{resolv_conf}");
@@ -189,28 +184,14 @@ fn on_two_networks_the_answer_is_of_one() {
         return;
     }
     let (one, two) = (Bridge::new(&[]), Bridge::new(&[]));
-    let start = |network: &Bridge, alias: &str| {
-        let name = unique(alias);
-        let mut arguments: Vec<String> =
-            ["run", "--detach", "--name", &name, "--network", network.name()].map(Into::into).into();
-        arguments.extend(["--network-alias".into(), alias.into()]);
-        arguments.extend(confined(&App::replica(), alias));
-        docker(arguments);
-        name
+    let start = |network: &Bridge| {
+        let on = ["--network", network.name(), "--network-alias", "app"].map(String::from);
+        Guest::run("app", on.into_iter().chain(confined(&App::replica(), "app")))
     };
-    let names = [start(&one, "app"), start(&two, "app"), start(&one, "asker")];
-    let _removed = names.each_ref().map(|name| Removed(name));
-    docker(["network", "connect", two.name(), &names[2]]);
-    let told = ask(&names[2], "app.").swap_remove(0);
+    let _apps = [start(&one), start(&two)];
+    let asker = Guest::on(&one, "asker", &App::replica());
+    docker(["network", "connect", two.name(), asker.name()]);
+    let told = ask(asker.name(), "app.").swap_remove(0);
     found(&format!("on two networks that both have the name: {} record(s)", records(&told).len()));
     assert!(!records(&told).is_empty(), "{told}");
-}
-
-/// A container that is removed at the end.
-struct Removed<'a>(&'a str);
-
-impl Drop for Removed<'_> {
-    fn drop(&mut self) {
-        let _ = testbed::docker::try_docker(["rm", "--force", self.0]);
-    }
 }

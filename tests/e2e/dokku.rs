@@ -4,9 +4,9 @@
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
-use testbed::docker::{Bridge, docker, engine_answers, try_docker, unique};
+use testbed::docker::{Bridge, Guest, docker, engine_answers, try_docker};
 use testbed::dokku::{Attachment, Check, DokkuApp, Retirement};
-use testbed::{App, Load, Plan, Report, Wire, confined, eventually};
+use testbed::{App, Load, Plan, Report, Wire, eventually};
 
 /// Requests a second.
 const RATE: f64 = 100.0;
@@ -182,35 +182,11 @@ fn a_deploy_without_checks_is_waited_out() {
     bed.assert_kept(&load.stop(), never);
 }
 
-/// A client on the network, which finds the proxy by its alias.
-struct Client(String);
-
-impl Client {
-    /// With or without connections that are kept for further requests.
-    fn start(network: &Bridge, keep: &str) -> Client {
-        let name = unique("client");
-        let app = App::new(testbed::binary("client")).env("TARGET", "proxy:8080").env("RATE", RATE).env("KEEP", keep);
-        let mut arguments: Vec<String> =
-            ["run", "--detach", "--name", &name, "--network", network.name()].map(Into::into).into();
-        arguments.extend(confined(&app, "client"));
-        docker(arguments);
-        Client(name)
-    }
-
-    /// Ends it; what became of its requests.
-    fn end(self) -> Value {
-        docker(["kill", "--signal", "TERM", &self.0]);
-        DokkuApp::wait_ended(&self.0);
-        let logs = docker(["logs", &self.0]);
-        let line = logs.lines().last().unwrap_or_default();
-        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {logs}"))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = try_docker(["rm", "--force", &self.0]);
-    }
+/// A client on the network, which finds the proxy by its alias; with or without connections that are kept for further
+/// requests.
+fn client(network: &Bridge, keep: &str) -> Guest {
+    let app = App::new(testbed::binary("client")).env("TARGET", "proxy:8080").env("RATE", RATE).env("KEEP", keep);
+    Guest::on(network, "client", &app)
 }
 
 #[test]
@@ -220,8 +196,8 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_asks_where_nobody_listens() {
     }
     let network = Bridge::new(&[]);
     let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
-    let watcher = Watcher::start(&network);
-    let clients = ["yes", "no"].map(|keep| (keep, Client::start(&network, keep)));
+    let watcher = watcher(&network);
+    let clients = ["yes", "no"].map(|keep| (keep, client(&network, keep)));
     // When somebody began to listen, and when somebody ended, at which address.
     let (mut listens, mut ends) = (vec![], vec![]);
     for _ in 0..2 {
@@ -238,8 +214,8 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_asks_where_nobody_listens() {
         }
         bed.proxy.retire();
     }
-    let reports = clients.map(|(keep, client)| (keep, client.end()));
-    let seen = watcher.end();
+    let reports = clients.map(|(keep, client)| (keep, client.end_client()));
+    let seen: Vec<Value> = watcher.logs().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let listed = |told: &Value, address: &str| {
         told["answer"]["records"].as_array().is_some_and(|all| all.iter().any(|record| record == address))
     };
@@ -276,31 +252,12 @@ fn millis(rfc3339: &str) -> i64 {
     time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
-/// Somebody on the network who watches which addresses the proxy's alias has.
-struct Watcher(String);
-
-impl Watcher {
-    fn start(network: &Bridge) -> Watcher {
-        let name = unique("watcher");
-        let mut app = App::new(testbed::binary("ask"));
-        app.args = ["proxy.", "--watch", "600000"].map(Into::into).into();
-        let mut arguments: Vec<String> =
-            ["run", "--detach", "--name", &name, "--network", network.name()].map(Into::into).into();
-        arguments.extend(confined(&app, "watcher"));
-        docker(arguments);
-        Watcher(name)
-    }
-
-    /// Each answer that differed from the one before.
-    fn end(self) -> Vec<Value> {
-        docker(["logs", &self.0]).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        let _ = try_docker(["rm", "--force", &self.0]);
-    }
+/// Somebody on the network who watches which addresses the proxy's alias has, and tells of each answer that differs from
+/// the one before.
+fn watcher(network: &Bridge) -> Guest {
+    let mut app = App::new(testbed::binary("ask"));
+    app.args = ["proxy.", "--watch", "600000"].map(Into::into).into();
+    Guest::on(network, "watcher", &app)
 }
 
 /// `web` asks by the recipe's names and ports; what its users see where db-checker is not there.

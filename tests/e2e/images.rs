@@ -4,33 +4,13 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use testbed::docker::{build_images, docker, engine_answers, tally, try_docker, unique};
+use testbed::docker::{Guest, build_images, docker, engine_answers, tally, try_docker, unique};
 use testbed::{Wire, eventually};
 
-/// A container of the proxy's image, removed at the end.
-struct Alone(String);
-
-impl Alone {
-    /// Runs it as confined as a container can be; `arguments` go to `docker run`.
-    fn run(arguments: &[&str]) -> Alone {
-        let name = unique("alone");
-        let confined = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
-        let mut command = vec!["run", "--detach", "--name", &name];
-        command.extend(confined.iter().chain(arguments));
-        command.push("evenkeel");
-        docker(command);
-        Alone(name)
-    }
-
-    fn inspect(&self, format: &str) -> String {
-        docker(["inspect", "--format", format, &self.0])
-    }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        let _ = try_docker(["rm", "--force", "--volumes", &self.0]);
-    }
+/// A container of the proxy's image, as confined as one can be; `options` go to `docker run`.
+fn alone(options: &[&str]) -> Guest {
+    let confined = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
+    Guest::run("alone", confined.iter().chain(options).chain(&["evenkeel"]).copied())
 }
 
 #[test]
@@ -56,9 +36,9 @@ fn the_image_is_small_and_says_what_an_orchestrator_asks_of_it() {
         assert_eq!(docker(["image", "inspect", "--format", "{{.Config.User}}", app]), "65532", "{app}");
     }
     // What Dokku looks for in the working directory of an image that was loaded.
-    let files = Alone::run(&[]);
+    let files = alone(&[]);
     for file in ["Procfile", "app.json", "proxy.toml"] {
-        let there = docker(["cp", &format!("{}:/app/{file}", files.0), "-"]);
+        let there = docker(["cp", &format!("{}:/app/{file}", files.name()), "-"]);
         let here = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         assert!(there.contains(&here), "{file} differs");
     }
@@ -70,16 +50,16 @@ fn the_image_runs_confined_tells_its_health_and_ends_when_told() {
         return;
     }
     build_images();
-    let proxy = Alone::run(&["--health-interval=1s"]);
+    let proxy = alone(&["--health-interval=1s"]);
     eventually("its health check passes", || proxy.inspect("{{.State.Health.Status}}") == "healthy");
     // There is no shell in it, and none is needed.
-    assert!(try_docker(["exec", &proxy.0, "sh", "-c", "true"]).is_err());
-    let status = docker(["exec", &proxy.0, "evenkeel", "status"]);
+    assert!(try_docker(["exec", proxy.name(), "sh", "-c", "true"]).is_err());
+    let status = docker(["exec", proxy.name(), "evenkeel", "status"]);
     assert!(status.contains("db-checker"), "{status}");
-    let check = try_docker(["exec", &proxy.0, "evenkeel", "check"]);
+    let check = try_docker(["exec", proxy.name(), "evenkeel", "check"]);
     let told = check.expect_err("nobody is there, and check says so by its exit status").to_string();
     println!("{told}");
-    docker(["stop", "--time", "20", &proxy.0]);
+    docker(["stop", "--time", "20", proxy.name()]);
     assert_eq!(proxy.inspect("{{.State.ExitCode}}"), "0");
 }
 
@@ -98,14 +78,14 @@ fn a_configuration_in_a_mounted_directory_is_taken_over_without_a_restart() {
     };
     write("[upstream.one]\naddress = \"one:80\"\n");
     let volume = format!("{}:/config:ro", folder.path().display());
-    let proxy = Alone::run(&["--volume", &volume, "--env", "EVENKEEL_CONFIG=/config/proxy.toml"]);
-    let status = || try_docker(["exec", &proxy.0, "evenkeel", "status"]).unwrap_or_default();
+    let proxy = alone(&["--volume", &volume, "--env", "EVENKEEL_CONFIG=/config/proxy.toml"]);
+    let status = || try_docker(["exec", proxy.name(), "evenkeel", "status"]).unwrap_or_default();
     eventually("it runs", || status().contains("one"));
     write("[upstream.two]\naddress = \"two:80\"\n");
     eventually("the other upstream is taken over", || status().contains("two"));
     write("[upstream.three]\naddres = \"three:80\"\n");
     let logs = || {
-        let said = Command::new("docker").args(["logs", &proxy.0]).output().unwrap();
+        let said = Command::new("docker").args(["logs", proxy.name()]).output().unwrap();
         String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
     };
     eventually("a bad file is told of", || logs().contains("addres"));

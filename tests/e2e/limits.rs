@@ -2,6 +2,8 @@
 
 use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use testbed::{App, Ending, Load, Loopback, LossKind, Network, Plan, ProxyConfig, Wire, eventually};
 
@@ -118,24 +120,42 @@ fn with_close_a_failed_request_ends_as_a_direct_dial_would_and_refusals_are_stil
 // 82
 #[test]
 fn when_the_retry_budget_is_spent_the_original_error_is_told() {
-    // Every request is read and its connection closed: each GET would be worth two more attempts.
+    const WARM_UP: usize = 40;
+    const DOOMED: usize = 500;
     let network = Loopback::new();
-    let breaking = |network: &Loopback| {
-        network.origin("app", |head, wire, _| {
-            let _ = wire.body(head);
-            wire.close();
+    let (go, gate) = gate();
+    let (gate, over) = (Arc::new(gate), Arc::new(AtomicBool::new(false)));
+    let dying = || {
+        let (gate, over) = (gate.clone(), over.clone());
+        network.origin("app", move |head, wire, _| {
+            if head.target() == "/" || over.load(Ordering::Relaxed) {
+                return serve(head, wire);
+            }
+            gate();
+            wire.reset();
         })
     };
-    let origins = (0..3).map(|_| breaking(&network)).collect();
-    let bed = Bed::around(network, origins, |c| c.set("upstream.app.wait", "250ms"));
-    let mut statuses = vec![];
-    for _ in 0..120 {
-        statuses.push(bed.ask(GET).status);
+    let origins = vec![dying(), dying()];
+    let bed = Bed::around(network, origins, |c| c.set("upstream.app.wait", "20s"));
+    for _ in 0..WARM_UP {
+        assert_eq!(bed.ask(GET).status, 200);
     }
-    assert!(statuses.iter().all(|s| matches!(s, 502 | 503)), "{statuses:?}");
-    let attempts: usize = bed.origins.iter().map(|o| o.requests()).sum();
-    // A fifth more than the requests, and ten a second for as long as it took.
-    assert!(attempts <= 120 * 3, "{attempts} attempts");
+    let mut wires: Vec<Wire> = (0..DOOMED).map(|_| bed.client()).collect();
+    wires.iter_mut().for_each(|wire| wire.get("/doomed"));
+    let arrived = || bed.origins.iter().map(|o| o.requests()).sum::<usize>();
+    eventually("all are under way", || arrived() == WARM_UP + DOOMED);
+    let _third = bed.network.origin("app", |h, w, _| serve(h, w));
+    eventually("a third replica is proven", || bed.proxy.lines("up: probe passed").len() == 3);
+    over.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    go();
+    let statuses: Vec<u16> = wires.iter_mut().map(|wire| wire.response().unwrap().status).collect();
+    let saved = statuses.iter().filter(|s| **s == 200).count();
+    let told = statuses.iter().filter(|s| **s == 502).count();
+    assert_eq!(saved + told, DOOMED, "{statuses:?}");
+    // 256 are saved up, and ten a second come.
+    let most = 256 + 10 * (start.elapsed().as_secs() as usize + 1);
+    assert!((250..=most).contains(&saved), "{saved} saved, {told} told");
 }
 
 // 80, in small: ten thousand are for the benches.

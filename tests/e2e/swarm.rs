@@ -2,10 +2,9 @@
 //!
 //! An engine that is part of a swarm already is left alone: this test makes one of its own and leaves it at the end.
 
-use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
-use testbed::docker::{bare_image, build_images, docker, engine_answers, tally, try_docker, unique};
+use testbed::docker::{Guest, bare_image, build_images, docker, engine_answers, tally, try_docker, unique};
 use testbed::{Wire, eventually};
 
 /// A swarm of this engine alone, with the stack on it.
@@ -80,35 +79,15 @@ impl Drop for Swarm {
 }
 
 /// A client on the stack's network, which asks the proxies by their alias.
-struct Client(String);
-
-impl Client {
-    fn start(network: &str) -> Client {
-        let name = unique("client");
-        let program = testbed::binary("client");
-        let folder = program.parent().unwrap().display();
-        let mount = format!("{folder}:{folder}:ro");
-        let program = program.display().to_string();
-        let mut arguments =
-            vec!["run", "--detach", "--init", "--name", &name, "--network", network, "--volume", &mount];
-        arguments.extend(["--env", "TARGET=proxy:80", "--env", "GET_PATH=/ping", "--env", "RATE=100"]);
-        arguments.extend([bare_image(), &program]);
-        docker(arguments);
-        Client(name)
-    }
-
-    fn end(self) -> Value {
-        docker(["kill", "--signal", "TERM", &self.0]);
-        docker(["wait", &self.0]);
-        let logs = docker(["logs", &self.0]);
-        serde_json::from_str(logs.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {logs}"))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = try_docker(["rm", "--force", &self.0]);
-    }
+fn start_client(network: &str) -> Guest {
+    let program = testbed::binary("client");
+    let folder = program.parent().unwrap().display();
+    let mount = format!("{folder}:{folder}:ro");
+    let program = program.display().to_string();
+    let mut arguments = vec!["--init", "--network", network, "--volume", &mount];
+    arguments.extend(["--env", "TARGET=proxy:80", "--env", "GET_PATH=/ping", "--env", "RATE=100"]);
+    arguments.extend([bare_image(), &program]);
+    Guest::run("client", arguments)
 }
 
 #[test]
@@ -126,7 +105,7 @@ fn a_stack_scales_and_rolls_and_its_callers_do_not_notice() {
     let available = (200, "DB is available".to_owned());
     eventually("web says that the database is there", || swarm.check_db() == available);
     swarm.wait_replicas(3);
-    let client = Client::start(&swarm.service("demo"));
+    let client = start_client(&swarm.service("demo"));
     docker(["service", "scale", "--detach", &format!("{}=5", swarm.service("db-checker"))]);
     swarm.wait_replicas(5);
     docker(["service", "scale", "--detach", &format!("{}=2", swarm.service("db-checker"))]);
@@ -134,14 +113,14 @@ fn a_stack_scales_and_rolls_and_its_callers_do_not_notice() {
     swarm.roll("db-checker");
     swarm.wait_replicas(2);
     assert_eq!(swarm.check_db(), available);
-    let told = client.end();
+    let told = client.end_client();
     println!("scaling and rolling the app: {} requests, p99 {} ms, lost {}", told["sent"], told["p99"], told["losses"]);
     assert_eq!(told["losses"], serde_json::json!([]), "nothing of it is lost");
 
-    let client = Client::start(&swarm.service("demo"));
+    let client = start_client(&swarm.service("demo"));
     swarm.roll("proxy");
     swarm.wait_replicas(2);
-    let told = client.end();
+    let told = client.end_client();
     println!("rolling the proxies: {} requests, p99 {} ms, lost {}", told["sent"], told["p99"], told["losses"]);
     for loss in told["losses"].as_array().unwrap() {
         // As on one host: the record is there a moment before somebody listens, and after he ended.
