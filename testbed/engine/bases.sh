@@ -29,8 +29,10 @@ stand_in() {
 }
 
 make_debian() {
-    # shellcheck disable=SC2086
-    command -v debootstrap >/dev/null || as_root apt-get install -q -y --no-install-recommends debootstrap >/dev/null
+    command -v debootstrap >/dev/null || {
+        as_root apt-get update -q >/dev/null
+        as_root apt-get install -q -y --no-install-recommends debootstrap >/dev/null
+    }
     root=$(mktemp -d)
     as_root debootstrap --variant=minbase --include=ca-certificates bookworm "$root/debian" >"$root/log" 2>&1 \
         || { tail -n 20 "$root/log" >&2; exit 1; }

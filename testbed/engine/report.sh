@@ -10,3 +10,6 @@ if [ "${skipped:-0}" != 0 ]; then
     echo "!!! SKIPPED: $skipped tests that need a Docker Engine on this machine. Why, each said above, by its name."
     echo "!!! What they test (containers, aliases, Docker's own DNS, images) was NOT tested in this run."
 fi
+if [ "${ran:-0}" = 0 ] && [ "${skipped:-0}" = 0 ]; then
+    echo "!!! No test that needs a Docker Engine told whether it ran: $tally is empty or missing."
+fi
