@@ -121,7 +121,7 @@ fn conclude(
 mod tests {
     use super::*;
 
-    // 21
+    // F21
     #[tokio::test]
     async fn where_there_is_no_way_another_replica_is_tried_as_where_nobody_listens() {
         // No connection leads to everybody: the kernel says so at once, as of a network that cannot be reached.

@@ -18,7 +18,7 @@ async fn ask(address: SocketAddr, target: &str) -> String {
     answer
 }
 
-// 78
+// F78
 #[tokio::test]
 async fn a_panic_in_one_request_ends_that_one_only() {
     let env = |name: &str| (name == "UPSTREAM").then(|| "nobody:80".to_owned());

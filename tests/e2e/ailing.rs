@@ -1,4 +1,4 @@
-//! Real replicas that die, hang, fail and are overrun (faults 19, 30 and 42 to 46a).
+//! Real replicas that die, hang, fail and are overrun (F19, F30, F42 to F46a).
 
 use crate::{Bed, GET, assert_own};
 use serde_json::json;
@@ -52,7 +52,7 @@ fn wait_for_all(proxy: &Proxy, replicas: &[Box<dyn Container>]) {
     });
 }
 
-// 19
+// F19
 fn a_dead_replica_that_refuses_costs_no_request_of_any_method(network: impl Network) {
     let (replicas, bed) = pool(network, 2, &App::replica(), without_probes);
     replicas[0].signal(Signal::SIGKILL);
@@ -63,7 +63,7 @@ fn a_dead_replica_that_refuses_costs_no_request_of_any_method(network: impl Netw
     }
 }
 
-// 30
+// F30
 fn requests_that_wait_on_a_replica_declared_down_move_at_once_and_once(network: impl Network) {
     let (replicas, bed) = pool(network, 2, &App::replica(), |c| {
         c.set("upstream.app.probe.path", "/probe").set("upstream.app.response_timeout", "20s")
@@ -81,7 +81,7 @@ fn requests_that_wait_on_a_replica_declared_down_move_at_once_and_once(network: 
     wait_for_all(&bed.proxy, &replicas);
 }
 
-// 30
+// F30
 fn a_post_that_waits_on_a_replica_declared_down_stays_and_is_answered_when_that_recovers(network: impl Network) {
     let (replicas, bed) = pool(network, 2, &App::replica(), |c| {
         c.set("upstream.app.probe.path", "/probe").set("upstream.app.response_timeout", "20s")
@@ -110,7 +110,7 @@ fn a_post_that_waits_on_a_replica_declared_down_stays_and_is_answered_when_that_
     assert!(times.values().all(|n| *n == 1), "{times:?}");
 }
 
-// 42
+// F42
 fn a_replica_killed_before_it_answers_costs_no_get(network: impl Network) {
     let (mut replicas, bed) = pool(network, 4, &App::replica(), |c| c);
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
@@ -125,7 +125,7 @@ fn a_replica_killed_before_it_answers_costs_no_get(network: impl Network) {
     }
 }
 
-// 42
+// F42
 fn a_replica_killed_before_it_answers_fails_its_posts_and_no_other_sees_them(network: impl Network) {
     let (replicas, bed) = pool(network, 3, &App::replica().env("MEAN_MS", 500), |c| c);
     let mut wires: Vec<Wire> = (0..9).map(|_| bed.client()).collect();
@@ -148,7 +148,7 @@ fn a_replica_killed_before_it_answers_fails_its_posts_and_no_other_sees_them(net
     }
 }
 
-// 43
+// F43
 fn a_replica_killed_in_its_answer_cuts_it(network: impl Network) {
     let (replicas, bed) = pool(network, 1, &App::replica(), |c| c);
     let mut wire = bed.client();
@@ -161,7 +161,7 @@ fn a_replica_killed_in_its_answer_cuts_it(network: impl Network) {
     assert!(rest.len() < 999_000_000);
 }
 
-// 44
+// F44
 fn a_replica_that_fails_everything_at_once_is_ejected_though_its_probe_passes(network: impl Network) {
     let (replicas, bed) = pool(network, 3, &App::replica(), |c| c);
     control(replicas[0].address(), "mode=fail");
@@ -175,7 +175,7 @@ fn a_replica_that_fails_everything_at_once_is_ejected_though_its_probe_passes(ne
     wait_for_all(&bed.proxy, &replicas);
 }
 
-// 44
+// F44
 fn when_all_replicas_fail_alike_none_is_ejected_and_their_answers_pass(network: impl Network) {
     let (replicas, bed) = pool(network, 3, &App::replica(), |c| c);
     replicas.iter().for_each(|r| control(r.address(), "mode=fail"));
@@ -189,7 +189,7 @@ fn when_all_replicas_fail_alike_none_is_ejected_and_their_answers_pass(network: 
     assert!(by_replica.values().all(|n| *n > 20), "{by_replica:?}");
 }
 
-// 46a
+// F46a
 fn a_get_that_kills_whoever_runs_it_kills_at_most_three(network: impl Network) {
     let (replicas, bed) = pool(network, 5, &App::replica(), |c| c);
     let response = bed.proxy.get("/exit");
@@ -199,7 +199,7 @@ fn a_get_that_kills_whoever_runs_it_kills_at_most_three(network: impl Network) {
     assert_eq!(bed.proxy.get("/").status, 200);
 }
 
-// Promise 8
+// P8
 #[test]
 fn a_refused_address_gets_no_traffic_before_dns_has_listed_it_again() {
     let (replicas, bed) = pool(Loopback::new(), 2, &App::replica(), |c| c);
@@ -223,7 +223,7 @@ fn a_refused_address_gets_no_traffic_before_dns_has_listed_it_again() {
     eventually("it is used again", || bed.proxy.get("/").replica() == foreign.name());
 }
 
-// Promise 10, and Caddy's 4,531 answers of 503
+// P10, and Caddy's 4,531 answers of 503
 fn a_busy_replica_is_not_taken_down_by_probes_that_wait_behind_its_traffic(network: impl Network) {
     // One worker: a probe queues behind the requests that are served.
     // With eight clients it waits for 120 ms on average, longer than it may, while an answer comes every 15 ms.

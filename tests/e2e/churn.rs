@@ -4,7 +4,7 @@
 use std::time::Duration;
 use testbed::{Churn, Turn};
 
-// 4, 16, 19, 22 to 24, 30, 42, 44, 46
+// F4, F16, F19, F22, F23, F24, F30, F42, F44, F46
 #[test]
 fn a_bad_day_loses_no_get_and_no_post_that_http_lets_save_and_is_told_of() {
     let mut day = Churn::start(env!("CARGO_BIN_EXE_evenkeel"), 300.0);

@@ -1,4 +1,4 @@
-//! Clients that trickle, flood, leave, and lie (faults 47 to 67).
+//! Clients that trickle, flood, leave, and lie (F47 to F67).
 
 use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn trickle(wire: &mut Wire, byte: u8) -> Response {
     }
 }
 
-// 47
+// F47
 #[test]
 fn a_head_that_trickles_is_answered_408_at_its_total_deadline() {
     let bed = Bed::with(|c| c.set("server.header_timeout", "300ms"), |h, w, _| serve(h, w));
@@ -33,7 +33,7 @@ fn a_head_that_trickles_is_answered_408_at_its_total_deadline() {
     assert_eq!(bed.origin().requests(), 0);
 }
 
-// 48
+// F48
 #[test]
 fn a_body_that_stops_is_answered_408_and_its_replica_is_freed() {
     let freed = Arc::new(AtomicUsize::new(0));
@@ -53,7 +53,7 @@ fn a_body_that_stops_is_answered_408_and_its_replica_is_freed() {
     assert_eq!(bed.ask(GET).status, 200);
 }
 
-// 49
+// F49
 #[test]
 fn a_client_that_reads_nothing_is_closed_and_costs_no_memory() {
     let network = Loopback::new();
@@ -80,7 +80,7 @@ fn a_client_that_reads_nothing_is_closed_and_costs_no_memory() {
     assert!(grown < 8 << 20, "{grown} bytes more for eight slow readers");
 }
 
-// 50, 51
+// F50, F51
 #[test]
 fn heads_and_targets_beyond_their_limits_are_answered_431_and_414() {
     let bed = Bed::with(|c| c.set("server.max_header", "4KiB").set("server.max_target", "1KiB"), |h, w, _| serve(h, w));
@@ -94,7 +94,7 @@ fn heads_and_targets_beyond_their_limits_are_answered_431_and_414() {
     assert_eq!(bed.ask(format!("GET /{fits} HTTP/1.1\r\nHost: app.test\r\nX-Long: {fits}\r\n\r\n")).status, 200);
 }
 
-// 50, without end: nothing is kept of what cannot be used.
+// F50, without end: nothing is kept of what cannot be used.
 #[test]
 fn an_endless_head_is_answered_431_without_growing_the_proxy() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -114,7 +114,7 @@ fn an_endless_head_is_answered_431_without_growing_the_proxy() {
     assert!(grown < 4 << 20, "{grown} bytes more");
 }
 
-// 53 to 57
+// F53, F54, F55, F56, F57
 #[test]
 fn malformed_and_ambiguous_heads_are_answered_400_and_never_reach_a_replica() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -172,7 +172,7 @@ fn malformed_and_ambiguous_heads_are_answered_400_and_never_reach_a_replica() {
     assert_eq!(bed.origin().requests(), 0, "{:?}", bed.origin().heads());
 }
 
-// 52
+// F52
 #[test]
 fn bad_chunks_are_answered_400_and_no_replica_gets_a_whole_request() {
     let whole = Arc::new(AtomicUsize::new(0));
@@ -201,7 +201,7 @@ fn bad_chunks_are_answered_400_and_no_replica_gets_a_whole_request() {
     assert_eq!(bed.ask(GET).status, 200);
 }
 
-// 58
+// F58
 #[test]
 fn fifty_pipelined_requests_get_fifty_answers_in_order() {
     let bed = Bed::new(|head, wire, _| {
@@ -215,7 +215,7 @@ fn fifty_pipelined_requests_get_fifty_answers_in_order() {
     }
 }
 
-// 59
+// F59
 #[test]
 fn a_client_that_half_closes_after_its_request_gets_the_whole_response() {
     let (go, gate) = gate();
@@ -232,7 +232,7 @@ fn a_client_that_half_closes_after_its_request_gets_the_whole_response() {
     assert_eq!(wire.ending().0, Ending::Closed);
 }
 
-// 60
+// F60
 #[test]
 fn a_client_that_leaves_in_its_upload_frees_the_replica_without_blame_or_retry() {
     let freed = Arc::new(AtomicUsize::new(0));
@@ -253,7 +253,7 @@ fn a_client_that_leaves_in_its_upload_frees_the_replica_without_blame_or_retry()
     assert_eq!(bed.origin().requests(), 4, "nothing was sent again");
 }
 
-// 61
+// F61
 #[test]
 fn a_client_that_leaves_in_its_download_frees_the_replica_without_blame() {
     let freed = Arc::new(AtomicUsize::new(0));
@@ -279,7 +279,7 @@ fn a_client_that_leaves_in_its_download_frees_the_replica_without_blame() {
     assert_eq!(bed.origin().requests(), 4, "nothing was sent again");
 }
 
-// 60, before the response's head
+// F60, before the response's head
 #[test]
 fn a_client_that_leaves_before_its_response_frees_the_replica_without_retry() {
     let freed = Arc::new(AtomicUsize::new(0));
@@ -301,7 +301,7 @@ fn a_client_that_leaves_before_its_response_frees_the_replica_without_retry() {
     assert_eq!(bed.origin().requests(), 2, "nothing was sent again");
 }
 
-// 62
+// F62
 #[test]
 fn a_client_that_leaves_while_it_waits_is_forgotten() {
     let network = Loopback::new();
@@ -317,7 +317,7 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
     assert_eq!(origin.requests(), 3);
 }
 
-// 63
+// F63
 #[test]
 fn a_flood_of_idle_connections_closes_the_oldest_idle_and_others_are_served() {
     let (go, gate) = gate();
@@ -346,7 +346,7 @@ fn a_flood_of_idle_connections_closes_the_oldest_idle_and_others_are_served() {
     assert!((30..=45).contains(&closed), "{closed} of 60 idle connections closed");
 }
 
-// 64
+// F64
 #[test]
 fn connect_is_answered_405() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -354,7 +354,7 @@ fn connect_is_answered_405() {
     assert_eq!(bed.origin().requests(), 0);
 }
 
-// 65, 66
+// F65, F66
 #[test]
 fn an_upgrade_to_h2c_is_stripped_and_connection_cannot_name_away_a_forwarded_field() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -369,7 +369,7 @@ fn an_upgrade_to_h2c_is_stripped_and_connection_cannot_name_away_a_forwarded_fie
     }
 }
 
-// 67
+// F67
 #[test]
 fn expect_100_continue_never_deadlocks() {
     let bed = Bed::new(|head, wire, _| match head.target() {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use testbed::{App, Fault, Loopback, Network, Origin, Wire, eventually};
 
-// 42, of all replicas: a deploy that ends the old ones one right after the other
+// F42, of all replicas: a deploy that ends the old ones one right after the other
 #[test]
 fn a_get_outlives_replicas_that_die_one_right_after_the_other_just_as_it_reaches_them() {
     let network = Loopback::new();
@@ -33,7 +33,7 @@ fn a_get_outlives_replicas_that_die_one_right_after_the_other_just_as_it_reaches
     assert_eq!(met.load(Ordering::Relaxed), 2);
 }
 
-// 42, 82
+// F42, F82
 #[test]
 fn a_post_that_met_a_dying_replica_is_told_at_once() {
     let bed = Bed::new(|head, wire, _| {
@@ -44,7 +44,7 @@ fn a_post_that_met_a_dying_replica_is_told_at_once() {
     assert_eq!(bed.origin().requests(), 1);
 }
 
-// Promise 8, of requests that are under way
+// P8, of requests that are under way
 #[test]
 fn a_get_that_waits_on_a_suspect_with_nobody_else_there_stays_and_costs_no_processor_time() {
     let (go, gate) = gate();
@@ -73,7 +73,7 @@ fn a_get_that_waits_on_a_suspect_with_nobody_else_there_stays_and_costs_no_proce
     assert_eq!(bed.origin().requests(), 2);
 }
 
-// 30
+// F30
 #[test]
 fn a_get_that_may_not_move_stays_on_a_replica_declared_down_and_is_answered_when_that_recovers() {
     let network = Loopback::new();
@@ -122,7 +122,7 @@ fn route(verb: &str, to: SocketAddr) -> bool {
     Command::new("ip").args(["route", verb, "unreachable", &to]).args(table).output().is_ok_and(|o| o.status.success())
 }
 
-// 21
+// F21
 #[test]
 fn a_replica_to_which_there_is_no_way_costs_no_request_of_any_method() {
     let network = Loopback::new();

@@ -1,4 +1,4 @@
-//! Answers of DNS, right and wrong, and what they do to the set of replicas (faults 1 to 18).
+//! Answers of DNS, right and wrong, and what they do to the set of replicas (F1 to F18).
 
 use crate::{Bed, GET, assert_own, ok, serve};
 use serde_json::json;
@@ -50,7 +50,7 @@ fn serving(proxy: &Proxy) -> HashSet<String> {
         .collect()
 }
 
-// 1, 2, 3, 7, 13, 14
+// F1, F2, F3, F7, F13, F14
 #[test]
 fn answers_that_say_nothing_change_nothing() {
     let (_replicas, bed) = two();
@@ -73,7 +73,7 @@ fn answers_that_say_nothing_change_nothing() {
     assert_eq!(bed.proxy.lines("draining"), Vec::<String>::new());
 }
 
-// 4, 5
+// F4, F5
 #[test]
 fn a_name_that_is_gone_is_outlived_by_living_replicas_for_hold_and_then_refused() {
     for fault in [Fault::NxDomain, Fault::Empty] {
@@ -121,7 +121,7 @@ fn a_container_that_is_renamed_is_missing_from_one_answer_and_stays() {
     assert_eq!(bed.proxy.lines("draining"), Vec::<String>::new());
 }
 
-// 6, 8
+// F6, F8
 #[test]
 fn three_hundred_replicas_come_over_tcp_and_all_are_used() {
     let network = Loopback::new();
@@ -141,7 +141,7 @@ fn three_hundred_replicas_come_over_tcp_and_all_are_used() {
     assert!(used > 250, "{used} of 300 were used");
 }
 
-// 9
+// F9
 #[test]
 fn flapping_answers_cut_nothing() {
     let (replicas, bed) = two();
@@ -168,7 +168,7 @@ fn flapping_answers_cut_nothing() {
     }
 }
 
-// 10
+// F10
 #[test]
 fn the_same_addresses_in_another_order_are_no_news() {
     let (_replicas, bed) = two();
@@ -178,7 +178,7 @@ fn the_same_addresses_in_another_order_are_no_news() {
     assert_eq!(bed.proxy.output(), before);
 }
 
-// 11
+// F11
 #[test]
 fn without_a_resolver_the_proxy_starts_and_requests_wait_for_it() {
     let network = Loopback::new();
@@ -195,7 +195,7 @@ fn without_a_resolver_the_proxy_starts_and_requests_wait_for_it() {
     assert_eq!(wire.response().unwrap().status, 200);
 }
 
-// 12
+// F12
 #[test]
 fn a_resolver_that_takes_its_time_delays_no_request() {
     let (_replicas, bed) = two_with(|c| c.set("dns.timeout", "2s"));
@@ -206,7 +206,7 @@ fn a_resolver_that_takes_its_time_delays_no_request() {
     assert!(start.elapsed() < Duration::from_secs(2), "forty requests took {:?}", start.elapsed());
 }
 
-// 15
+// F15
 #[test]
 fn the_timer_rules_whatever_the_ttl_says() {
     for ttl in [0, 600] {
@@ -222,7 +222,7 @@ fn the_timer_rules_whatever_the_ttl_says() {
     }
 }
 
-// 16, promise 9
+// F16, P9
 #[test]
 fn an_address_that_left_loses_its_kept_connections_at_once_and_finishes_what_it_has() {
     let network = Loopback::new();
@@ -270,7 +270,7 @@ fn an_address_that_left_loses_its_kept_connections_at_once_and_finishes_what_it_
     eventually("it is forgotten", || bed.proxy.endpoints("app").len() == 1);
 }
 
-// Promise 6: an answer with none of the working addresses
+// P6: an answer with none of the working addresses
 #[test]
 fn an_answer_of_strangers_removes_nobody_until_one_of_them_is_up() {
     let (replicas, bed) = two();
@@ -284,7 +284,7 @@ fn an_answer_of_strangers_removes_nobody_until_one_of_them_is_up() {
     drop(replicas);
 }
 
-// 17
+// F17
 #[test]
 fn an_answer_that_is_this_proxy_itself_is_dropped_loudly() {
     let (replicas, bed) = two();
@@ -298,7 +298,7 @@ fn an_answer_that_is_this_proxy_itself_is_dropped_loudly() {
     wait_up(&bed, &replicas);
 }
 
-// 18
+// F18
 #[test]
 fn addresses_that_are_nobodys_are_dropped() {
     let (replicas, bed) = two();
@@ -323,7 +323,7 @@ fn a_container_that_is_in_dns_before_it_listens_gets_nothing_until_it_does() {
     assert_eq!(bed.proxy.lines("request failed"), Vec::<String>::new());
 }
 
-// 83, and promise 7: unproven is never tried, cold is treated gently.
+// F83, and P7: unproven is never tried, cold is treated gently.
 #[test]
 fn a_new_replica_is_warmed_up_and_never_flooded() {
     let network = Loopback::new();

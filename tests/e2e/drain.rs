@@ -1,4 +1,4 @@
-//! The proxy told to end: nothing is lost (promise 11, faults 68 and 69).
+//! The proxy told to end: nothing is lost (P11, F68, F69).
 
 use crate::{Bed, GET, ok, serve};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ on_every_testbed! {
     sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least
 }
 
-// 68
+// F68
 fn sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 2);
     let bed = Bed::around(network, vec![], |c| c);
@@ -74,7 +74,7 @@ fn a_request_that_never_ends_is_cut_when_drain_is_over() {
     assert!(wire.response().is_err());
 }
 
-// 69
+// F69
 #[test]
 fn a_second_signal_ends_at_once() {
     let bed = Bed::with(|c| c.set("server.drain", "30s").set("upstream.app.response_timeout", "60s"), |_, _, _| {});

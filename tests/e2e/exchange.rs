@@ -43,7 +43,7 @@ fn hop_by_hop_fields_stay_on_their_hop_in_both_directions() {
     assert_eq!((head.get("x-end"), response.get("x-end")), (Some("1"), Some("1")));
 }
 
-// 41
+// F41
 #[test]
 fn every_status_of_a_replica_passes_verbatim() {
     let network = Loopback::new();

@@ -1,4 +1,4 @@
-//! Limits that are reached: what is beyond them is refused fast, in the words of the configuration (faults 79 to 82).
+//! Limits that are reached: what is beyond them is refused fast, in the words of the configuration (F79 to F82).
 
 use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
 use serde_json::json;
@@ -48,7 +48,7 @@ fn beyond_max_in_flight_and_max_waiting_requests_are_refused_at_once() {
     }
 }
 
-// 79
+// F79
 fn at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast(network: impl Network) {
     // 2 workers of 20 ms each: 100 requests/s each at most, 200 together.
     let app = App::replica().env("WORKERS", 2).env("MEAN_MS", 20);
@@ -117,7 +117,7 @@ fn with_close_a_failed_request_ends_as_a_direct_dial_would_and_refusals_are_stil
     assert_own(&bed.ask("GET /app HTTP/1.1\r\n\r\n"), 400);
 }
 
-// 82
+// F82
 #[test]
 fn when_the_retry_budget_is_spent_the_original_error_is_told() {
     const WARM_UP: usize = 40;
@@ -158,7 +158,7 @@ fn when_the_retry_budget_is_spent_the_original_error_is_told() {
     assert!((250..=most).contains(&saved), "{saved} saved, {told} told");
 }
 
-// 80, in small: ten thousand are for the benches.
+// F80, in small: ten thousand are for the benches.
 #[test]
 fn a_thousand_idle_connections_cost_the_busy_one_little() {
     let bed = Bed::new(|h, w, _| serve(h, w));

@@ -1,6 +1,6 @@
 //! What an operator sees, from outside: the shipped binary between real clients and real replicas, on a Docker network
-//! emulated on loopback and, where an engine answers and a test needs no more than it can do, on a real one. Promises and
-//! faults in comments are those of `docs/promises.md`, by their numbers.
+//! emulated on loopback and, where an engine answers and a test needs no more than it can do, on a real one. P5 and F42
+//! in comments are a promise and a fault of `docs/promises.md`.
 //!
 //! One binary for all, since each would link the world again. Needs the binaries of the whole workspace:
 //! `cargo build --workspace` before `cargo test`, as `make test` does.

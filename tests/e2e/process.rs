@@ -1,4 +1,4 @@
-//! The process and its host: descriptors, time, output, rights, other proxies (faults 71 to 77 and 84).
+//! The process and its host: descriptors, time, output, rights, other proxies (F71 to F77, F84).
 
 use crate::{Bed, GET, assert_own, serve, start};
 use std::io::Read;
@@ -26,7 +26,7 @@ fn launch(network: &Loopback, app: App, config: &ProxyConfig) -> Proxy {
     proxy
 }
 
-// 71
+// F71
 #[test]
 fn a_port_that_is_taken_is_said_with_its_remedy() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -42,7 +42,7 @@ fn a_port_that_is_taken_is_said_with_its_remedy() {
     assert!(output.contains("in use") && output.contains("choose another port"), "{output}");
 }
 
-// 72
+// F72
 #[test]
 fn out_of_descriptors_the_proxy_neither_spins_nor_dies_and_recovers() {
     let network = Loopback::new();
@@ -70,7 +70,7 @@ fn out_of_descriptors_the_proxy_neither_spins_nor_dies_and_recovers() {
     drop(origin);
 }
 
-// 73
+// F73
 #[test]
 fn a_low_descriptor_limit_is_warned_of_at_the_start() {
     let network = Loopback::new();
@@ -79,7 +79,7 @@ fn a_low_descriptor_limit_is_warned_of_at_the_start() {
     assert!(line.contains("ulimit") && line.contains("200"), "{line}");
 }
 
-// 74
+// F74
 #[test]
 fn it_runs_as_nobody_with_no_capability_and_writes_no_file() {
     let network = Loopback::new();
@@ -106,7 +106,7 @@ fn nix_is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
 }
 
-// 76
+// F76
 #[test]
 fn a_reader_of_its_log_that_stalls_delays_no_request() {
     let network = Loopback::new();
@@ -128,7 +128,7 @@ fn a_reader_of_its_log_that_stalls_delays_no_request() {
     reader.read_exact(&mut read).expect("it did log, until the pipe was full");
 }
 
-// 77
+// F77
 fn a_process_that_was_stopped_judges_nobody_by_its_own_absence(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 3);
     let bed = Bed::around(network, vec![], |c| c.set("upstream.app.probe.path", "/probe"));
@@ -149,7 +149,7 @@ fn a_process_that_was_stopped_judges_nobody_by_its_own_absence(network: impl Net
     }
 }
 
-// 84
+// F84
 #[test]
 fn a_ring_of_proxies_is_seen_and_said() {
     let network = Loopback::new();

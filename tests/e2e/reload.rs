@@ -1,4 +1,4 @@
-//! A configuration that changes while requests run (fault 70).
+//! A configuration that changes while requests run (F70).
 
 use crate::{Bed, GET, serve};
 use serde_json::json;
@@ -35,7 +35,7 @@ fn a_changed_file_is_taken_over_by_itself_and_on_sighup() {
     eventually("the route is gone, without a signal", || bed.proxy.get("/other/x").text() == "app");
 }
 
-// 70
+// F70
 #[test]
 fn a_bad_file_changes_nothing_and_says_why() {
     let bed = Bed::new(|h, w, _| serve(h, w));

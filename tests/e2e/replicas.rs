@@ -1,4 +1,4 @@
-//! Scripted replicas that refuse, break, hang and lie (faults 20 to 46).
+//! Scripted replicas that refuse, break, hang and lie (F20 to F46).
 
 use crate::ailing::without_probes;
 use crate::{Bed, GET, POST, assert_own, ok, serve};
@@ -54,7 +54,7 @@ impl DeafReplica {
     }
 }
 
-// 20, and the race of promise 4
+// F20, and the race of P4
 #[test]
 fn a_connect_that_hangs_is_overtaken_by_another_replica_for_every_method() {
     let network = Loopback::new();
@@ -71,13 +71,13 @@ fn a_connect_that_hangs_is_overtaken_by_another_replica_for_every_method() {
     }
 }
 
-// 22
+// F22
 #[test]
 fn a_get_outlives_a_reset_after_accept_and_a_post_is_told_of_it() {
     breaks_without_an_answer(Wire::reset);
 }
 
-// 24
+// F24
 #[test]
 fn a_get_outlives_a_close_without_an_answer_and_a_post_is_told_of_it() {
     breaks_without_an_answer(|wire| {
@@ -116,7 +116,7 @@ fn breaks_without_an_answer(how: fn(&mut Wire)) {
     assert_eq!(received, posts, "each POST was sent once");
 }
 
-// 23
+// F23
 #[test]
 fn kept_connections_that_the_replica_closes_cost_no_get_and_never_send_a_post_twice() {
     let network = Loopback::new();
@@ -180,7 +180,7 @@ fn assert_cut(bed: &Bed, target: &str) {
     }
 }
 
-// 25, 26, 35, 38
+// F25, F26, F35, F38
 #[test]
 fn an_answer_that_breaks_off_reaches_the_client_as_broken() {
     let bed = Bed::new(|head, wire, _| {
@@ -211,7 +211,7 @@ fn an_answer_that_breaks_off_reaches_the_client_as_broken() {
     assert_eq!(tried, 7, "what had begun to be answered was not asked for again");
 }
 
-// 38
+// F38
 #[test]
 fn an_answer_of_http_1_0_ends_with_its_connection() {
     let bed = Bed::new(|_, wire, _| {
@@ -230,7 +230,7 @@ fn an_answer_of_http_1_0_ends_with_its_connection() {
     assert_eq!(wire.ending().0, Ending::Closed);
 }
 
-// 27, 39
+// F27, F39
 #[test]
 fn bytes_beyond_an_answer_are_dropped_with_their_connection() {
     let bed = Bed::new(|head, wire, n| {
@@ -260,7 +260,7 @@ fn bytes_beyond_an_answer_are_dropped_with_their_connection() {
     }
 }
 
-// 28
+// F28
 #[test]
 fn a_replica_that_does_not_answer_in_time_is_504_and_is_not_asked_again() {
     let bed = Bed::with(|c| c.set("upstream.app.response_timeout", "300ms"), |_, _, _| {});
@@ -271,7 +271,7 @@ fn a_replica_that_does_not_answer_in_time_is_504_and_is_not_asked_again() {
     assert_eq!(bed.origin().requests(), 2);
 }
 
-// 29
+// F29
 #[test]
 fn an_answer_that_stops_in_its_body_is_cut_at_the_idle_limit() {
     let bed = Bed::with(
@@ -287,7 +287,7 @@ fn an_answer_that_stops_in_its_body_is_cut_at_the_idle_limit() {
     assert_eq!(bed.ask(GET).status, 200);
 }
 
-// 32, 33, 34, 36, 37
+// F32, F33, F34, F36, F37
 #[test]
 fn answers_that_are_not_http_are_502_without_another_try() {
     let bed = Bed::new(|head, wire, _| {
@@ -331,7 +331,7 @@ fn answers_that_are_not_http_are_502_without_another_try() {
     assert!(grown < 4 << 20, "{grown} bytes more");
 }
 
-// 40
+// F40
 #[test]
 fn an_early_refusal_of_an_upload_passes_at_once() {
     let bed = Bed::new(|_, wire, _| {
@@ -350,7 +350,7 @@ fn an_early_refusal_of_an_upload_passes_at_once() {
     assert_eq!(response.get("proxy-status"), None);
 }
 
-// 46
+// F46
 #[test]
 fn when_all_proven_replicas_are_down_they_are_tried_all_the_same_and_an_unproven_one_never() {
     let answers = Arc::new(AtomicBool::new(true));
@@ -377,7 +377,7 @@ fn when_all_proven_replicas_are_down_they_are_tried_all_the_same_and_an_unproven
     assert!(unproven.heads().iter().all(|h| h.target() == "/probe"), "{:?}", unproven.heads());
 }
 
-// 46, with nobody at all
+// F46, with nobody at all
 #[test]
 fn when_nobody_can_be_reached_attempts_are_bounded_and_the_answer_is_503() {
     let bed = Bed::with(|c| c.set("upstream.app.wait", "500ms"), |_, wire, _| wire.reset());

@@ -137,7 +137,7 @@ fn requests_wait_out_a_moment_without_any_replica(network: impl Network) {
     assert!(lost.is_empty(), "{lost:#?}\n{}", bed.proxy.output());
 }
 
-// 83
+// F83
 #[test]
 fn requests_that_waited_are_released_one_by_one_until_the_new_replicas_have_answered() {
     let network = Loopback::new();

@@ -3,7 +3,7 @@
 use crate::Bed;
 use testbed::{App, Load, Loopback, Network, Plan, Wire};
 
-// 31, 81
+// F31, F81
 #[test]
 fn a_slow_replica_gets_little_and_has_its_share_back_five_seconds_after_it_recovers() {
     let network = Loopback::new();

@@ -113,7 +113,7 @@ fn rows() -> &'static [Row] {
     })
 }
 
-// 81
+// F81
 #[test]
 fn slow_replicas_cost_at_most_half_as_much_again_as_the_pool_without_them() {
     for row in rows() {
@@ -278,7 +278,7 @@ fn errors_of_all_replicas_change_nothing() {
     }
 }
 
-// 83
+// F83
 #[test]
 fn new_replica_that_warms_up_slowly_is_not_flooded() {
     let cold = Kind { warmup: 20, ..replica(5.0) };
@@ -293,7 +293,7 @@ fn new_replica_that_warms_up_slowly_is_not_flooded() {
     }
 }
 
-// 83
+// F83
 #[test]
 fn released_waiters_do_not_stampede_when_all_replicas_are_cold() {
     let cold = Kind { warmup: 4, ..replica(20.0) };

@@ -103,7 +103,7 @@ fn when_all_hang_they_are_tried_with_one_request_each() {
     assert_eq!([story.candidate(1).limit, story.candidate(2).limit], [1, 1]);
 }
 
-// 45
+// F45
 #[test]
 fn flapping_replica_has_to_pass_ever_more_probes_until_it_is_calm() {
     let mut story = Story::of(&[1, 2]);
