@@ -19,7 +19,7 @@ const BURST: f64 = 256.0;
 /// Where an attempt failed, as far as HTTP's rules on repetition care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No byte was sent: the connect failed.
+    /// No byte of this attempt reached the replica: the connect failed, or the first write did.
     Connect,
     /// Sent, unanswered, and the connection is dead: no copy is running any more, as far as one can know.
     Dead,
@@ -36,7 +36,7 @@ pub struct Request {
     pub safe: bool,
     /// Safe, PUT, DELETE or TRACE: may be repeated.
     pub idempotent: bool,
-    /// The body, if any, is kept whole and can be sent again.
+    /// The body, if any, can be sent from its first byte: nothing of it was read yet, or all that was read is kept.
     pub replayable: bool,
 }
 
@@ -61,15 +61,17 @@ impl Tried {
 
 /// Whether to try again. `retries` is the number of attempts after the first (RFC 9110, section 9.2.2, on what may be
 /// repeated at all); connects that failed sent nothing and are not counted among them, so that a request outlives the
-/// death of more replicas than that.
+/// death of more replicas than that. Whatever the failure, a body of which a byte was forgotten is not sent again: the
+/// next replica would get the rest of it and take that for the whole.
 pub fn may_retry(failure: Failure, request: Request, tried: Tried, retries: u32) -> bool {
     let sent_enough = tried.attempts > retries;
-    match failure {
-        Failure::Connect => tried.connects < MAX_CONNECTS,
-        Failure::Dead => request.idempotent && request.replayable && !sent_enough,
-        Failure::Abandoned => request.safe && request.replayable && tried.moves == 0 && !sent_enough,
-        Failure::Final => false,
-    }
+    request.replayable
+        && match failure {
+            Failure::Connect => tried.connects < MAX_CONNECTS,
+            Failure::Dead => request.idempotent && !sent_enough,
+            Failure::Abandoned => request.safe && tried.moves == 0 && !sent_enough,
+            Failure::Final => false,
+        }
 }
 
 /// From the second replica on that dies with the same request, so long a pause comes before the next attempt. When all
@@ -141,8 +143,7 @@ mod tests {
 
     #[test]
     fn refused_connect_is_retried_for_every_method_and_not_counted_as_an_attempt() {
-        let big_upload = Request { replayable: false, ..POST };
-        assert!(may_retry(Failure::Connect, big_upload, Tried { connects: 5, ..Tried::default() }, 2));
+        assert!(may_retry(Failure::Connect, POST, Tried { connects: 5, ..Tried::default() }, 2));
         assert!(may_retry(Failure::Dead, GET, Tried { attempts: 1, connects: 5, moves: 0 }, 2));
         assert!(!may_retry(Failure::Connect, GET, Tried { connects: MAX_CONNECTS, ..Tried::default() }, 2));
     }
@@ -163,9 +164,13 @@ mod tests {
         assert!(may_retry(Failure::Dead, GET, Tried { attempts: 2, connects: 0, moves: 1 }, 2));
     }
 
+    // D1
     #[test]
-    fn body_that_was_not_kept_is_not_sent_again() {
-        assert!(!may_retry(Failure::Dead, Request { replayable: false, ..PUT }, sent(1), 2));
+    fn body_of_which_a_byte_was_forgotten_is_not_sent_again_whatever_failed() {
+        for failure in [Failure::Connect, Failure::Dead, Failure::Abandoned] {
+            assert!(may_retry(failure, GET, sent(1), 2), "{failure:?}");
+            assert!(!may_retry(failure, Request { replayable: false, ..GET }, sent(1), 2), "{failure:?}");
+        }
     }
 
     #[test]

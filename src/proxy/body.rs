@@ -213,3 +213,50 @@ pub(super) async fn download(
     }
     out.finish().await.map_err(gone)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::socket;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Both ends of a connection, this side's as the runtime's.
+    fn connection() -> (tokio::net::TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        (tokio::net::TcpStream::from_std(near).unwrap(), listener.accept().unwrap().0)
+    }
+
+    // D1
+    #[tokio::test]
+    async fn an_upload_whose_first_write_meets_a_reset_can_be_sent_again_only_while_all_of_it_is_kept() {
+        for (size, kept) in [(REPLAY_LIMIT, true), (REPLAY_LIMIT + 1, false)] {
+            let (to_replica, replica) = connection();
+            // Accepted and reset before anything was written, as a replica does that is ended.
+            socket2::SockRef::from(&replica).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(replica);
+            to_replica.readable().await.unwrap();
+            let (_, mut writer) = socket::split(to_replica);
+
+            let (from_client, client) = connection();
+            let (mut reader, _writer) = socket::split(from_client);
+            let sender = std::thread::spawn(move || {
+                use std::io::Write;
+                (&client).write_all(&vec![b'x'; size]).map(|()| client)
+            });
+            // All of it lies ready, so that the head does not go ahead of it.
+            while reader.ahead().len() < size {
+                assert!(reader.fill(size).await.unwrap() > 0);
+            }
+            let mut inflow = Inflow::request(reader, Framing::Length(size as u64));
+            let mut replay = Replay::default();
+            let patience = Duration::from_secs(30);
+            let framing = Framing::Length(size as u64);
+            let (_, result) = upload(&mut inflow, &mut writer, b"head", framing, &mut replay, patience).await;
+            assert_eq!(result, Err(UploadError::Replica { started: false }), "{size} bytes");
+            assert_eq!(replay.is_whole(), kept, "{size} bytes");
+            drop(sender.join().unwrap());
+        }
+    }
+}

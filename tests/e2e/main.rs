@@ -49,6 +49,7 @@ mod replicas;
 mod scaling;
 mod speed;
 mod swarm;
+mod uploads;
 
 use std::sync::Mutex;
 use testbed::{Head, Loopback, Network, Origin, Proxy, ProxyConfig, Response, Wire};
