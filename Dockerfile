@@ -3,8 +3,11 @@
 # Link-time optimization over everything takes 2 GB of memory; on a smaller machine add --build-arg PROFILE=thin, which
 # takes less than 1 GB (tried with exactly that) and costs a few per cent of speed, or build elsewhere and load the image.
 
+# The bases can be others of the same kind: --build-arg RUST_IMAGE=…
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
+
 # Every manifest with an empty program beside it: what the dependencies' layer depends on, whatever the sources say.
-FROM rust:1.95-slim-bookworm AS manifests
+FROM ${RUST_IMAGE} AS manifests
 WORKDIR /src
 COPY . .
 RUN echo 'fn main() {}' >/empty.rs \
@@ -12,7 +15,7 @@ RUN echo 'fn main() {}' >/empty.rs \
  && find . -depth -type d -empty -delete \
  && find . -name Cargo.toml -execdir sh -c 'mkdir -p src && touch src/lib.rs && cp /empty.rs src/main.rs' \;
 
-FROM rust:1.95-slim-bookworm AS build
+FROM ${RUST_IMAGE} AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake make \
  && rm -rf /var/lib/apt/lists/*

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build and the tests need and this machine lacks: cmake and a C compiler (for two of pingora's
-# dependencies and the allocator) and a PostgreSQL server (the demo and the tests run a private one).
+# dependencies and the allocator) and PostgreSQL's programs (the demo and the tests run a private server). Nothing is
+# started: Debian's package would make a cluster and start a server on port 5432, which nobody here asked for.
 set -eu
 
 missing=
@@ -21,4 +22,20 @@ if [ "$(id -u)" != 0 ]; then
 fi
 $root apt-get update -q
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive $root apt-get install -q -y --no-install-recommends $missing
+install() { $root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; }
+case $missing in
+    *postgresql*)
+        # Whether a cluster is made says a file of this package, which therefore comes first.
+        install postgresql-common
+        settings=/etc/postgresql-common/createcluster.conf
+        before=$(mktemp)
+        cp $settings "$before"
+        echo 'create_main_cluster = false' | $root tee -a $settings >/dev/null
+        # shellcheck disable=SC2086
+        status=0; install $missing || status=$?
+        $root cp "$before" $settings
+        rm -f "$before"
+        exit $status ;;
+esac
+# shellcheck disable=SC2086
+install $missing

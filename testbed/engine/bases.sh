@@ -1,31 +1,37 @@
 #!/bin/sh
-# Sees to it that the base images of the Dockerfiles and of compose.yaml are there. Where a registry answers they are
-# pulled. Elsewhere stand-ins of the same names are made out of Debian's packages and this machine's own Rust, so that
-# the Dockerfiles can be tried as they are written; each carries the label `evenkeel.stand-in`.
+# Sees to it that the base images of the Dockerfiles and of compose.yaml are there, under names of the testbed's own: no
+# image that somebody else may use is made, replaced or removed. An official image that is there, or that a registry
+# gives, gets such a name as well. Elsewhere a stand-in is made out of Debian's packages and this machine's own Rust, so
+# that the Dockerfiles can be tried as they are written; each carries the label `evenkeel.stand-in`.
 set -eu
 cd "$(dirname "$0")"
 
-rust=rust:1.95-slim-bookworm
-distroless=gcr.io/distroless/cc-debian12:nonroot
-postgres=postgres:15
-debian=evenkeel-stand-in/debian:bookworm
+ours=evenkeel-testbed
+debian=$ours/debian:bookworm
 
 main() {
-    for image in $rust $distroless $postgres; do
-        docker image inspect "$image" >/dev/null 2>&1 && continue
-        say "pulling $image"
-        timeout 300 docker pull --quiet "$image" 2>/dev/null || stand_in "$image"
-    done
+    base rust:1.95-slim-bookworm $ours/rust:1.95-slim-bookworm make_rust
+    base gcr.io/distroless/cc-debian12:nonroot $ours/distroless:nonroot make_distroless
+    base postgres:15 $ours/postgres:15 make_postgres
 }
 
-stand_in() {
+# The official image $1 under our name $2, or what $3 makes in its place.
+base() {
+    docker image inspect "$2" >/dev/null 2>&1 && return
+    if docker image inspect "$1" >/dev/null 2>&1; then
+        docker tag "$1" "$2"
+        return
+    fi
+    say "pulling $1"
+    if timeout 300 docker pull --quiet "$1" >/dev/null 2>&1; then
+        docker tag "$1" "$2"
+        # The official name was not there before.
+        docker image rm "$1" >/dev/null
+        return
+    fi
     say "no registry has it for us: making a stand-in for $1"
     docker image inspect $debian >/dev/null 2>&1 || make_debian
-    case $1 in
-        "$rust") make_rust ;;
-        "$distroless") make_distroless ;;
-        "$postgres") make_postgres ;;
-    esac
+    $3 "$2"
 }
 
 make_debian() {
@@ -49,7 +55,7 @@ make_rust() {
     version=$(rustc --version | cut -d ' ' -f 2)
     case $version in
         1.95.*) ;;
-        *) say "this machine's Rust is $version, and $rust is to be 1.95"; exit 1 ;;
+        *) say "this machine's Rust is $version, and $1 is to be 1.95"; exit 1 ;;
     esac
     context=$(mktemp -d)
     sysroot=$(rustc --print sysroot)
@@ -64,7 +70,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 COPY rust /usr/local/cargo
 END
-    build $rust "$context"
+    build "$1" "$context"
 }
 
 make_distroless() {
@@ -84,7 +90,7 @@ COPY --from=debian /root-fs /
 USER 65532
 WORKDIR /home/nonroot
 END
-    build $distroless "$context"
+    build "$1" "$context"
 }
 
 make_postgres() {
@@ -102,7 +108,7 @@ EXPOSE 5432
 STOPSIGNAL SIGINT
 CMD ["sh", "/usr/local/bin/postgres.sh"]
 END
-    build $postgres "$context"
+    build "$1" "$context"
 }
 
 # Names and labels the image, and leaves nothing else behind.

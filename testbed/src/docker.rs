@@ -103,8 +103,16 @@ pub fn bare_image() -> &'static str {
     })
 }
 
-/// The images of compose.yaml, `evenkeel`, `evenkeel-web` and `evenkeel-db-checker`, built as their Dockerfiles say: in
-/// minutes the first time, out of the engine's cache after that (`make test` does it beforehand, with its progress shown).
+/// What the names of images that tests build begin with: an image of the same name without it is the user's own.
+pub const IMAGE_PREFIX: &str = "evenkeel-testbed/";
+
+/// The image of PostgreSQL that compose.yaml and the stack run in tests: the official one under a name of the testbed's
+/// own, or a stand-in.
+pub const POSTGRES_IMAGE: &str = "evenkeel-testbed/postgres:15";
+
+/// The images of compose.yaml, `evenkeel`, `evenkeel-web` and `evenkeel-db-checker`, each behind [`IMAGE_PREFIX`], built as
+/// their Dockerfiles say: in minutes the first time, out of the engine's cache after that (`make test` does it beforehand,
+/// with its progress shown).
 ///
 /// # Panics
 /// When one cannot be built; with what was said.

@@ -4,13 +4,20 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use testbed::docker::{Guest, build_images, docker, engine_answers, tally, try_docker, unique};
+use testbed::docker::{
+    Guest, IMAGE_PREFIX, POSTGRES_IMAGE, build_images, docker, engine_answers, tally, try_docker, unique,
+};
 use testbed::{Wire, eventually};
+
+/// The name under which tests build an image.
+fn image(name: &str) -> String {
+    format!("{IMAGE_PREFIX}{name}")
+}
 
 /// A container of the proxy's image, as confined as one can be; `options` go to `docker run`.
 fn alone(options: &[&str]) -> Guest {
     let confined = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
-    Guest::run("alone", confined.iter().chain(options).chain(&["evenkeel"]).copied())
+    Guest::run("alone", confined.iter().chain(options).chain(&[image("evenkeel").as_str()]).copied())
 }
 
 #[test]
@@ -19,12 +26,12 @@ fn the_image_is_small_and_says_what_an_orchestrator_asks_of_it() {
         return;
     }
     build_images();
-    let image: Value =
-        serde_json::from_str(&docker(["image", "inspect", "--format", "{{json .}}", "evenkeel"])).unwrap();
-    let size = image["Size"].as_u64().unwrap();
+    let told: Value =
+        serde_json::from_str(&docker(["image", "inspect", "--format", "{{json .}}", &image("evenkeel")])).unwrap();
+    let size = told["Size"].as_u64().unwrap();
     println!("the image takes {:.1} MB", size as f64 / 1e6);
     assert!(size < 15_000_000, "{size} bytes");
-    let config = &image["Config"];
+    let config = &told["Config"];
     assert_eq!(config["User"], "65532:65532");
     assert_eq!(config["Cmd"], serde_json::json!(["evenkeel"]));
     assert!(config["Entrypoint"].is_null(), "a Procfile's command would become its arguments");
@@ -33,7 +40,7 @@ fn the_image_is_small_and_says_what_an_orchestrator_asks_of_it() {
     assert_eq!(config["Healthcheck"]["Test"], serde_json::json!(["CMD", "evenkeel", "ready"]));
     assert_eq!(config["Labels"]["org.opencontainers.image.title"], "Evenkeel");
     for app in ["evenkeel-web", "evenkeel-db-checker"] {
-        assert_eq!(docker(["image", "inspect", "--format", "{{.Config.User}}", app]), "65532", "{app}");
+        assert_eq!(docker(["image", "inspect", "--format", "{{.Config.User}}", &image(app)]), "65532", "{app}");
     }
     // What Dokku looks for in the working directory of an image that was loaded.
     let files = alone(&[]);
@@ -120,6 +127,7 @@ impl Compose {
     fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Compose::program().expect("it is there");
         command.args(["--project-name", &self.project]).args(arguments);
+        command.env("IMAGE_PREFIX", IMAGE_PREFIX).env("POSTGRES_IMAGE", POSTGRES_IMAGE);
         command.env("WEB_PORT", self.port.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
         let said = command.output().map_err(|e| format!("{command:?}: {e}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
