@@ -2,12 +2,13 @@
 //!
 //! Each [`Turn`] is something that Docker and Dokku do to the replicas of an app, in their order: a record appears before
 //! its process listens, a dead container's record outlives it and is gone before its address is given away. The times of
-//! the proxy are those of the shipped configuration. A turn ends when the pool is whole again. What it may not do beside
+//! the proxy and its threads are those of the shipped file. A turn ends when the pool is whole again. What it may not do beside
 //! losing requests is noted as a violation; what became of the requests is the [`Verdict`]'s business.
 
+use crate::verdict::{Deed, Deeds};
 use crate::{
-    App, Container, Fault, Ledger, Load, Loopback, Network, Plan, Proxy, ProxyConfig, Restart, Signal, Verdict, Wire,
-    eventually,
+    App, Container, Fault, Ledger, Load, Loopback, Network, Plan, Proxy, Restart, SHIPPED_UPSTREAM, Signal, Verdict,
+    Wire, eventually,
 };
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -91,15 +92,14 @@ pub struct Churn {
     ledger: Ledger,
     network: Loopback,
     rng: fastrand::Rng,
-    /// When replicas were killed, on the load's clock.
-    kills: Vec<Duration>,
+    deeds: Deeds,
     violations: Vec<String>,
     misdirected: u64,
 }
 
 impl Churn {
     /// Starts `evenkeel` in front of three replicas, proven and warm, and a load of so many requests a second through it,
-    /// a tenth of them POSTs.
+    /// a tenth of them POSTs and a twentieth PUTs.
     pub fn start(evenkeel: impl AsRef<Path>, rate: f64) -> Churn {
         let seed = crate::seed();
         let network = Loopback::new();
@@ -107,10 +107,15 @@ impl Churn {
         let ledger = Ledger::new();
         let app = ledger.kept_by(App::replica().env("MEAN_MS", MEAN_MS));
         let replicas = network.scale("app", &app, REPLICAS);
-        let proxy = Proxy::start(&network, evenkeel, &shipped(&network, rate));
-        proxy.wait_up("app", &addresses(&replicas));
-        // 500 is an answer of the app's: what is lost is for the verdict to say.
-        let plan = Plan { posts: 0.1, seed, patience: Duration::from_secs(30), ..Plan::new(proxy.address(), rate) };
+        let proxy = Proxy::start_shipped(&network, evenkeel, "app");
+        proxy.wait_up(SHIPPED_UPSTREAM, &addresses(&replicas));
+        let plan = Plan {
+            posts: 0.1,
+            puts: 0.05,
+            seed,
+            patience: Duration::from_secs(30),
+            ..Plan::new(proxy.address(), rate)
+        };
         let load = Load::start(plan);
         load.wait_sent(rate as u64);
         load.phase(STEADY);
@@ -122,7 +127,7 @@ impl Churn {
             ledger,
             network,
             rng: fastrand::Rng::with_seed(seed),
-            kills: vec![],
+            deeds: Deeds::default(),
             violations: vec![],
             misdirected: 0,
         }
@@ -163,18 +168,18 @@ impl Churn {
             Turn::Outage => self.vanish(),
             Turn::Failing => self.fail(),
         }
-        self.proxy.wait_up("app", &addresses(&self.replicas));
+        self.proxy.wait_up(SHIPPED_UPSTREAM, &addresses(&self.replicas));
         pass(AFTERMATH);
         self.load.phase(STEADY);
     }
 
     /// Ends the load and says what became of it.
     pub fn end(self) -> Verdict {
-        let Churn { load, proxy, kills, violations, misdirected, ledger, .. } = self;
-        let report = load.stop();
+        let Churn { load, proxy, deeds, violations, misdirected, ledger, .. } = self;
+        let report = load.stop_unjudged();
         // The log's count of what it did not say comes a second later.
         pass(Duration::from_millis(1500));
-        Verdict::new(report, &ledger, &kills, violations, misdirected, &proxy)
+        Verdict::new(report, &ledger, &deeds, violations, misdirected, &proxy)
     }
 
     fn any(&mut self) -> usize {
@@ -182,9 +187,9 @@ impl Churn {
     }
 
     fn kill(&mut self, index: usize) {
-        self.kills.push(self.load.elapsed());
-        self.replicas[index].signal(Signal::SIGKILL);
-        self.replicas[index].wait_exit();
+        let replica = &*self.replicas[index];
+        let kill = end(&self.load, Signal::SIGKILL, &[replica]);
+        self.deeds.kills.extend(kill);
     }
 
     fn replace(&mut self) {
@@ -195,11 +200,9 @@ impl Churn {
         let checks = self.rng.u64(..1000);
         pass(Duration::from_millis(checks));
         let old = std::mem::replace(&mut self.replicas, new);
-        self.kills.push(self.load.elapsed());
-        old.iter().for_each(|r| r.signal(Signal::SIGTERM));
-        for replica in &old {
-            replica.wait_exit();
-        }
+        let old: Vec<&dyn Container> = old.iter().map(|r| &**r).collect();
+        let kills = end(&self.load, Signal::SIGTERM, &old);
+        self.deeds.kills.extend(kills);
         pass(Duration::from_secs(1));
     }
 
@@ -221,7 +224,7 @@ impl Churn {
         let mut held = 0;
         let mut fullest = 0;
         eventually("the hung one is declared down", || {
-            let endpoints = self.proxy.endpoints("app");
+            let endpoints = self.proxy.endpoints(SHIPPED_UPSTREAM);
             for endpoint in &endpoints {
                 let count = endpoint["in_flight"].as_u64().unwrap_or(0);
                 let most = if is(endpoint, hung) { &mut held } else { &mut fullest };
@@ -237,17 +240,17 @@ impl Churn {
         if held > fullest + 2 {
             self.violations.push(format!("the hung replica held {held} requests, the fullest healthy one {fullest}"));
         }
-        // What may run twice moves away; POSTs stay.
+        // What may run twice moves away; the others stay.
         let down = Instant::now();
         loop {
-            let posts = self.load.posts_under_way();
-            let endpoints = self.proxy.endpoints("app");
+            let bound = self.load.bound_under_way();
+            let endpoints = self.proxy.endpoints(SHIPPED_UPSTREAM);
             let left = endpoints.iter().find(|e| is(e, hung)).and_then(|e| e["in_flight"].as_u64()).unwrap_or(0);
-            if left <= posts {
+            if left <= bound {
                 break;
             }
             if down.elapsed() > Duration::from_secs(2) {
-                self.violations.push(format!("{left} requests stay on the hung replica, of which {posts} are POSTs"));
+                self.violations.push(format!("{left} requests stay on the hung replica; {bound} may not move"));
                 break;
             }
             pass(Duration::from_millis(5));
@@ -292,35 +295,38 @@ impl Churn {
     }
 
     fn vanish(&mut self) {
+        let from = self.load.elapsed();
         (0..REPLICAS).for_each(|index| self.kill(index));
         pass(Duration::from_secs(2));
         self.replicas.iter().for_each(|r| r.restart(Restart::NewAddress));
         self.replicas.iter().for_each(|r| r.wait_listening());
+        // Those who waited are let through one after the other, and for so long there is no room for more.
+        self.proxy.wait_up(SHIPPED_UPSTREAM, &addresses(&self.replicas));
+        eventually("nobody waits any more", || self.proxy.status()["upstreams"][0]["waiting"] == 0);
+        self.deeds.outages.push(from..=self.load.elapsed());
     }
 
     fn fail(&mut self) {
         let index = self.any();
-        let at = self.replicas[index].address();
-        ask(at, "/control?mode=fail");
+        let (replica, address) = (self.replicas[index].name(), self.replicas[index].address());
+        let from = self.load.elapsed();
+        ask(address, "/control?mode=fail");
         pass(Duration::from_secs(3));
-        ask(at, "/control?mode=ok");
+        ask(address, "/control?mode=ok");
+        self.deeds.failures.push(Deed { replica, address, time: from..=self.load.elapsed() });
     }
 }
 
-/// The shipped times, and probes that only an app that runs can pass.
-fn shipped(network: &Loopback, rate: f64) -> ProxyConfig {
-    ProxyConfig::new(network, "app")
-        .set("server.drain", "25s")
-        .set("dns.interval", "1s")
-        .set("dns.timeout", "1s")
-        .set("dns.hold", "10s")
-        .set("upstream.app.connect_timeout", "1s")
-        .set("upstream.app.response_timeout", "60s")
-        .set("upstream.app.probe.path", "/probe")
-        .set("upstream.app.probe.interval", "1s")
-        .set("upstream.app.probe.timeout", "1s")
-        // Who comes in an outage of three seconds may wait.
-        .set("upstream.app.max_waiting", (4.0 * rate) as u64)
+/// Ends these with a signal, all at once; when each was, on the load's clock.
+fn end(load: &Load, signal: Signal, replicas: &[&dyn Container]) -> Vec<Deed> {
+    let from = load.elapsed();
+    let told: Vec<(String, SocketAddr)> = replicas.iter().map(|r| (r.name(), r.address())).collect();
+    replicas.iter().for_each(|r| r.signal(signal));
+    let ended = |((replica, address), container): ((String, SocketAddr), &&dyn Container)| {
+        container.wait_exit();
+        Deed { replica, address, time: from..=load.elapsed() }
+    };
+    told.into_iter().zip(replicas).map(ended).collect()
 }
 
 fn pass(time: Duration) {

@@ -13,7 +13,7 @@
 //! Proxy      evenkeel in a container, with a configuration in milliseconds
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
-//! Load       an open-loop load that never retries, and what became of each request
+//! Load       an open-loop load that never retries, and what became of each request;  unique  its requests and their answers
 //! Ledger     who received which POST, even if killed
 //! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
@@ -37,6 +37,7 @@ mod origin;
 mod postgres;
 mod process;
 mod proxy;
+pub mod unique;
 mod verdict;
 mod wire;
 
@@ -48,14 +49,14 @@ pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use engine::{Engine, confined};
 pub use ledger::Ledger;
-pub use load::{Load, LoadWatch, Loss, LossKind, Plan, Report, Spacing};
+pub use load::{Asked, Load, LoadWatch, Loss, LossKind, Plan, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
 pub use nix::sys::signal::Signal;
 pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
-pub use proxy::{Proxy, ProxyConfig};
+pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM};
 pub use verdict::Verdict;
 pub use wire::{Cut, Ending, Head, Response, Wire};
 

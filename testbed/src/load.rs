@@ -3,11 +3,14 @@
 //! Latency counts from the moment a request was *due*, so a stall costs what every request of it would have waited
 //! (no coordinated omission). Connections are kept and reused, last one first, as clients do. One that was found closed
 //! before anything of the request was written is replaced; whatever fails after that is lost, and told as lost.
+//!
+//! No two requests are alike ([`Unique`]), and each answer is compared with its request to the last byte. An answer to
+//! another request or with other bytes ends the load with a panic.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
+use crate::unique::{Content, Unique, Way};
+use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -26,10 +29,12 @@ pub struct Plan {
     pub rate: f64,
     /// How they are spaced.
     pub spacing: Spacing,
-    /// The share of POSTs, 0 to 1. A POST goes to `/count?id=N` with an id of its own and a small body.
+    /// The share of POSTs, 0 to 1.
     pub posts: f64,
-    /// The target of GETs.
-    pub path: String,
+    /// The share of PUTs, 0 to 1. The others are GETs, with a HEAD or an OPTIONS now and then.
+    pub puts: f64,
+    /// Whom the requests are made for.
+    pub app: Asked,
     /// Whether connections are kept for further requests.
     pub keep: bool,
     /// Statuses that are the app's answers; any other is a loss.
@@ -43,14 +48,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// GETs of `/`, at random times.
+    /// Requests to the testbed's replica that may move to another one, at random times.
     pub fn new(target: impl ToString, rate: f64) -> Plan {
         Plan {
             target: target.to_string(),
             rate,
             spacing: Spacing::Poisson,
             posts: 0.0,
-            path: "/".into(),
+            puts: 0.0,
+            app: Asked::Replica,
             keep: true,
             answers: vec![200],
             duration: None,
@@ -58,6 +64,15 @@ impl Plan {
             seed: crate::seed(),
         }
     }
+}
+
+/// The app that answers, which decides what can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The testbed's replica: every answer tells which request it is for, and every byte of it is known beforehand.
+    Replica,
+    /// Another app, which answers this path with no body at all; the query is an id of the request's own.
+    Path(String),
 }
 
 /// The time from one request to the next.
@@ -83,7 +98,7 @@ impl Load {
             start: Instant::now(),
             stop: AtomicBool::new(false),
             sent: AtomicU64::new(0),
-            posts: AtomicU64::new(0),
+            bound: AtomicU64::new(0),
             done: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             book: Mutex::new(Book { phases: vec!["start".into()], ..Book::default() }),
@@ -114,9 +129,9 @@ impl Load {
         LoadWatch(self.shared.clone())
     }
 
-    /// POSTs that were sent and have not ended.
-    pub fn posts_under_way(&self) -> u64 {
-        self.shared.posts.load(Ordering::Relaxed)
+    /// Requests that were sent and have not ended, of those that may not move to another replica while they run.
+    pub fn bound_under_way(&self) -> u64 {
+        self.shared.bound.load(Ordering::Relaxed)
     }
 
     /// Requests sent so far.
@@ -141,13 +156,32 @@ impl Load {
     }
 
     /// Sends nothing more, waits for what is under way, and reports.
+    ///
+    /// # Panics
+    /// As [`Load::wait`].
     pub fn stop(self) -> Report {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.wait()
     }
 
     /// Waits for the plan's duration to end and for what is under way, and reports.
-    pub fn wait(mut self) -> Report {
+    ///
+    /// # Panics
+    /// When an answer was another request's, or had other bytes than its own.
+    pub fn wait(self) -> Report {
+        let report = self.end();
+        let wrong: Vec<_> = report.lost().iter().filter(|l| l.kind.is_wrong()).collect();
+        assert!(wrong.is_empty(), "{} answers were wrong: {wrong:#?}", wrong.len());
+        report
+    }
+
+    /// As [`Load::stop`], where wrong answers are for the caller to judge.
+    pub(crate) fn stop_unjudged(self) -> Report {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.end()
+    }
+
+    fn end(mut self) -> Report {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the load does not panic");
         }
@@ -178,7 +212,7 @@ impl Drop for Load {
     }
 }
 
-/// A request that did not end in a whole answer 200.
+/// A request that did not end in the whole answer that is right for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
     /// When it was due, from the start.
@@ -187,23 +221,42 @@ pub struct Loss {
     pub after: Duration,
     /// The phase in which it was due.
     pub phase: String,
-    /// The id, of a POST.
-    pub post: Option<u64>,
+    /// Its id.
+    pub id: u64,
+    /// Its method.
+    pub method: Method,
+    /// Whether the proxy might have sent it again; see [`Unique::repeatable`].
+    pub repeatable: bool,
+    /// The replica that had begun to answer, by its own word; else empty.
+    pub replica: String,
     /// What came instead.
     pub kind: LossKind,
 }
 
-/// What came instead of a whole answer of the app's.
+/// What came instead of the whole and right answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LossKind {
     /// The connect failed.
     Connect(String),
-    /// The connection ended, or what came was not HTTP.
+    /// The connection ended without an answer, or what came was not HTTP.
     Broken(String),
+    /// It ended within the answer.
+    Cut(String),
     /// No whole answer within the plan's patience.
     GivenUp,
     /// Another status; with `Proxy-Status` where the proxy gave one.
     Status(u16, String),
+    /// An answer to another request, or nobody's.
+    Foreign(String),
+    /// Its own answer with other bytes, or of a request that arrived with other bytes.
+    Garbled(String),
+}
+
+impl LossKind {
+    /// Whether this must never be, whatever happens to replicas.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, LossKind::Foreign(_) | LossKind::Garbled(_))
+    }
 }
 
 /// What became of the requests.
@@ -226,9 +279,9 @@ impl Report {
         &self.losses
     }
 
-    /// The ids of all POSTs, answered or lost.
-    pub fn posts(&self) -> Vec<u64> {
-        self.requests.iter().filter_map(|r| r.post).collect()
+    /// The ids of all that may not be sent twice, answered or lost: POSTs, and what has a body that is not kept.
+    pub fn once(&self) -> Vec<u64> {
+        self.requests.iter().filter(|r| r.once).map(|r| r.id).collect()
     }
 
     /// The names of the phases, in the order of their first coming.
@@ -274,7 +327,7 @@ impl Report {
     pub fn to_json(&self, start: u128) -> serde_json::Value {
         let loss = |l: &Loss| {
             let (due, after) = (l.due.as_millis(), l.after.as_millis());
-            json!({"due": due, "after": after, "post": l.post, "kind": format!("{:?}", l.kind)})
+            json!({"due": due, "after": after, "method": l.method.as_str(), "kind": format!("{:?}", l.kind)})
         };
         let [p50, p99] = [0.5, 0.99].map(|share| self.percentile(share).as_secs_f64() * 1e3);
         let losses: Vec<_> = self.losses.iter().map(loss).collect();
@@ -311,7 +364,8 @@ struct Done {
     phase: u16,
     replica: u16,
     ok: bool,
-    post: Option<u64>,
+    once: bool,
+    id: u64,
 }
 
 #[derive(Debug)]
@@ -319,8 +373,8 @@ struct Shared {
     start: Instant,
     stop: AtomicBool,
     sent: AtomicU64,
-    /// POSTs under way.
-    posts: AtomicU64,
+    /// Requests under way that may not move.
+    bound: AtomicU64,
     done: AtomicU64,
     lost: AtomicU64,
     book: Mutex<Book>,
@@ -339,26 +393,28 @@ impl Shared {
         self.book.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn record(&self, phase: usize, due: Duration, after: Duration, post: Option<u64>, end: Result<String, LossKind>) {
+    fn record(&self, phase: usize, due: Duration, after: Duration, request: &Unique, end: End) {
         let mut book = self.book();
-        let ok = end.is_ok();
+        let ok = end.outcome.is_ok();
         let mut replica = 0;
-        match end {
-            Ok(name) => {
-                let known = book.replicas.iter().position(|r| *r == name);
+        match end.outcome {
+            Ok(()) => {
+                let known = book.replicas.iter().position(|r| *r == end.replica);
                 replica = known.unwrap_or_else(|| {
-                    book.replicas.push(name);
+                    book.replicas.push(end.replica);
                     book.replicas.len() - 1
                 });
             }
             Err(kind) => {
                 let phase = book.phases[phase].clone();
-                book.losses.push(Loss { due, after, phase, post, kind });
+                let (id, method, repeatable) = (request.id, request.method.clone(), request.repeatable());
+                book.losses.push(Loss { due, after, phase, id, method, repeatable, replica: end.replica, kind });
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
         let micros = after.as_micros().min(u32::MAX.into()) as u32;
-        book.requests.push(Done { micros, phase: phase as u16, replica: replica as u16, ok, post });
+        let (phase, replica) = (phase as u16, replica as u16);
+        book.requests.push(Done { micros, phase, replica, ok, once: !request.repeatable(), id: request.id });
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -370,7 +426,13 @@ const MOST_IDLE: usize = 128;
 /// How long a connect may take before the request is lost.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-type Sender = SendRequest<Full<Bytes>>;
+type Sender = SendRequest<Content>;
+
+/// How one request ended, and who answered, as far as that is known.
+struct End {
+    replica: String,
+    outcome: Result<(), LossKind>,
+}
 
 async fn run(plan: Plan, shared: Arc<Shared>) {
     let plan = Rc::new(plan);
@@ -388,21 +450,25 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
             tokio::time::sleep((due - late).min(Duration::from_millis(50))).await;
             continue;
         }
-        let post = (rng.f64() < plan.posts).then(|| {
-            next_id += 1;
-            next_id
-        });
+        next_id += 1;
+        let mut request = Unique::draw(next_id, &mut rng, plan.posts, plan.puts);
+        if request.movable() && plan.app != Asked::Replica {
+            request.method = Method::GET;
+        }
         let phase = shared.book().phases.len() - 1;
         shared.sent.fetch_add(1, Ordering::Relaxed);
-        shared.posts.fetch_add(u64::from(post.is_some()), Ordering::Relaxed);
+        let bound = u64::from(!request.movable());
+        shared.bound.fetch_add(bound, Ordering::Relaxed);
         let (ours, idle, shared, at) = (plan.clone(), idle.clone(), shared.clone(), due);
         tasks.spawn_local(async move {
-            let end = match tokio::time::timeout(ours.patience, send(&ours, &idle, post)).await {
-                Ok(end) => end,
-                Err(_) => Err(LossKind::GivenUp),
-            };
-            shared.posts.fetch_sub(u64::from(post.is_some()), Ordering::Relaxed);
-            shared.record(phase, at, start.elapsed().saturating_sub(at), post, end);
+            let mut end = End { replica: String::new(), outcome: Err(LossKind::GivenUp) };
+            if let Ok(outcome) =
+                tokio::time::timeout(ours.patience, send(&ours, &idle, &request, &mut end.replica)).await
+            {
+                end.outcome = outcome;
+            }
+            shared.bound.fetch_sub(bound, Ordering::Relaxed);
+            shared.record(phase, at, start.elapsed().saturating_sub(at), &request, end);
         });
         while tasks.try_join_next().is_some() {}
         let gap = match plan.spacing {
@@ -415,19 +481,15 @@ async fn run(plan: Plan, shared: Arc<Shared>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Sends one request and reads its answer to the end; the name of the replica that gave it.
-async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Result<String, LossKind> {
-    let (method, path, body) = match post {
-        Some(id) => ("POST", format!("/count?id={id}"), Bytes::from(id.to_string())),
-        None => ("GET", plan.path.clone(), Bytes::new()),
+/// Sends one request, reads its answer to the end and compares the two. `replica` is who answers, as soon as it is known.
+async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, unique: &Unique, replica: &mut String) -> Result<(), LossKind> {
+    let mut request = match &plan.app {
+        Asked::Replica => unique.request(),
+        Asked::Path(path) => {
+            let request = Request::builder().method(&unique.method).uri(format!("{path}?id={}", unique.id));
+            request.header("host", "app.test").body(unique.content(Way::Up)).expect("a path that the test wrote")
+        }
     };
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "app.test")
-        .body(Full::new(body))
-        .expect("a path that the test wrote");
-    let broken = |e: hyper::Error| LossKind::Broken(explain(&e));
     let (response, sender) = loop {
         let kept = idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let mut sender = match kept {
@@ -443,25 +505,47 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, post: Option<u64>) -> Resu
             Err(mut e) => match e.take_message() {
                 // Nothing of it was written: the connection was closed while it lay idle.
                 Some(unsent) => request = unsent,
-                None => return Err(broken(e.into_error())),
+                None => return Err(LossKind::Broken(explain(&e.into_error()))),
             },
         }
     };
-    let status = response.status().as_u16();
-    let field = |name: &str| {
-        let value = response.headers().get(name).and_then(|v| v.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let (replica, proxy_status) = (field("x-replica"), field("proxy-status"));
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        frame.map_err(broken)?;
+    let (head, mut body) = response.into_parts();
+    let field = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let (status, proxy_status) = (head.status.as_u16(), field("proxy-status"));
+    *replica = field("x-replica");
+    let answered = plan.answers.contains(&status);
+    let by_replica = plan.app == Asked::Replica;
+    // What the proxy says by itself names no request; whatever comes from a replica does.
+    if by_replica && (proxy_status.is_empty() || !replica.is_empty()) {
+        unique.compare_head(&head.headers, answered)?;
     }
+    let mut expected = match plan.app {
+        Asked::Replica => unique.expected(),
+        Asked::Path(_) => Content::new(unique.id, Way::Down, 0, false),
+    };
+    let wrong = |what: &str| LossKind::Garbled(format!("{} {}: {what}", unique.method, unique.target()));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| LossKind::Cut(explain(&e)))?;
+        if answered && !frame.data_ref().is_none_or(|data| expected.continues_with(data)) {
+            return Err(wrong("other bytes came"));
+        }
+    }
+    if !answered {
+        keep(plan, idle, sender);
+        return Err(LossKind::Status(status, proxy_status));
+    }
+    if expected.left() > 0 {
+        return Err(wrong(&format!("{} bytes at the end did not come", expected.left())));
+    }
+    keep(plan, idle, sender);
+    Ok(())
+}
+
+fn keep(plan: &Plan, idle: &Mutex<Vec<Sender>>, sender: Sender) {
     let mut idle = idle.lock().unwrap_or_else(|e| e.into_inner());
     if plan.keep && idle.len() < MOST_IDLE {
         idle.push(sender);
     }
-    if plan.answers.contains(&status) { Ok(replica) } else { Err(LossKind::Status(status, proxy_status)) }
 }
 
 async fn connect(to: &str) -> Result<Sender, LossKind> {

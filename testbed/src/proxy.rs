@@ -100,6 +100,18 @@ impl Proxy {
         proxy
     }
 
+    /// Starts it in front of `alias` with the file that is shipped, whose upstream is called [`SHIPPED_UPSTREAM`], and waits
+    /// until it is ready. Only where it listens and which name server it asks is the testbed's.
+    ///
+    /// # Panics
+    /// When it does not become ready; with its output.
+    pub fn start_shipped(network: &dyn Network, program: impl AsRef<Path>, alias: &str) -> Proxy {
+        let app = App::new(program).env("UPSTREAM", format!("{alias}:{}", network.port()));
+        let proxy = Proxy::launch_with(network, app, &shipped(network.resolver()));
+        proxy.wait_ready();
+        proxy
+    }
+
     /// Starts it and waits for nothing.
     pub fn launch(network: &dyn Network, program: impl AsRef<Path>, config: &ProxyConfig) -> Proxy {
         Proxy::launch_with(network, App { env: config.env.clone(), ..App::new(program) }, &config.to_toml())
@@ -258,6 +270,22 @@ impl Proxy {
     }
 }
 
+/// The upstream of the shipped file.
+pub const SHIPPED_UPSTREAM: &str = "db-checker";
+
+/// The shipped file with its addresses replaced: on loopback every container has the host's ports before it.
+fn shipped(resolver: SocketAddr) -> String {
+    let changes = [
+        ("listen = ", "listen = \"${HOST}:${PORT}\"".to_owned()),
+        ("admin = ", format!("admin = \"${{HOST}}:{ADMIN_PORT}\"")),
+        ("#server = ", format!("server = \"{resolver}\"")),
+    ];
+    changes.iter().fold(include_str!("../../proxy.toml").to_owned(), |text, (key, line)| {
+        let old = text.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("proxy.toml has no {key:?}"));
+        text.replace(old, line)
+    })
+}
+
 /// The admin port of every proxy, on its own address.
 const ADMIN_PORT: u16 = 9180;
 
@@ -297,6 +325,16 @@ mod tests {
         assert!(toml.contains("listen = \"${HOST}:${PORT}\"\n"), "{toml}");
         assert!(toml.contains("[upstream.app.probe]\n") && toml.contains("healthy = [200,424]\n"), "{toml}");
         assert!(toml.ends_with("[[route]]\npath_prefix = \"/a\"\nupstream = \"app\"\n\n"), "{toml}");
+    }
+
+    #[test]
+    fn the_shipped_file_is_as_it_is_but_for_its_addresses() {
+        let text = shipped(([127, 1, 2, 3], 53).into());
+        let lines = || text.lines().zip(include_str!("../../proxy.toml").lines());
+        let changed: Vec<&str> = lines().filter(|(new, old)| new != old).map(|(new, _)| new).collect();
+        let (listen, admin) = ("listen = \"${HOST}:${PORT}\"", "admin = \"${HOST}:9180\"");
+        assert_eq!(changed, [listen, admin, "server = \"127.1.2.3:53\""]);
+        assert!(text.contains(&format!("[upstream.{SHIPPED_UPSTREAM}]")), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use testbed::docker::{Bridge, Guest, docker, engine_answers, try_docker};
 use testbed::dokku::{Attachment, Check, DokkuApp, Retirement};
-use testbed::{App, Load, Plan, Report, Wire, eventually};
+use testbed::{App, Load, LossKind, Plan, Report, Wire, eventually};
 
 /// Requests a second.
 const RATE: f64 = 100.0;
@@ -92,9 +92,14 @@ impl<'a> Bed<'a> {
     }
 }
 
-/// POSTs that were under way in an app that drops what it holds: they may have been done, so nobody may send them again.
+/// What an app that drops what it holds had under way: a POST may have been done, so it is not sent again, and an answer that
+/// had begun is cut.
 fn dropped(loss: &testbed::Loss) -> bool {
-    loss.post.is_some() && matches!(loss.kind, testbed::LossKind::Broken(_))
+    match loss.kind {
+        LossKind::Broken(_) => !loss.repeatable,
+        LossKind::Cut(_) => true,
+        _ => false,
+    }
 }
 
 fn never(_: &testbed::Loss) -> bool {

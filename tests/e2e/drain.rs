@@ -13,7 +13,7 @@ fn sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least(network: impl
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 2);
     let bed = Bed::around(network, vec![], |c| c);
     bed.proxy.wait_serving("/");
-    let load = Load::start(Plan { posts: 0.1, ..Plan::new(bed.proxy.address(), 150.0) });
+    let load = Load::start(Plan { posts: 0.1, puts: 0.1, ..Plan::new(bed.proxy.address(), 150.0) });
     load.wait_sent(100);
     let told = Instant::now();
     bed.proxy.signal(Signal::SIGTERM);

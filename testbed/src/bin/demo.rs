@@ -9,10 +9,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
-use testbed::{App, Container, Load, Loopback, Network, Plan, Postgres, Proxy, Signal, Wire, binary};
-
-/// The shipped configuration; only where it listens and whom it asks is the testbed's.
-const SHIPPED: &str = include_str!("../../../proxy.toml");
+use testbed::{App, Asked, Container, Load, Loopback, Network, Plan, Postgres, Proxy, Signal, Wire, binary};
 
 /// Requests a second to the proxy while the steps run.
 const RATE: f64 = 100.0;
@@ -62,19 +59,14 @@ impl Demo {
         let checker = App::new(binary("db-checker")).env("DATABASE_URL", postgres.url());
         let checkers = network.scale("db-checker", &checker, 3);
         say("evenkeel starts under the alias proxy, with the shipped proxy.toml");
-        let upstream = format!("db-checker:{}", network.port());
-        let proxy = Proxy::launch_with(
-            &network,
-            App::new(binary("evenkeel")).env("UPSTREAM", upstream),
-            &configuration(&network)?,
-        );
-        proxy.wait_ready();
+        let proxy = Proxy::start_shipped(&network, binary("evenkeel"), "db-checker");
         say("web starts with CHECK_DB_URL=http://proxy/ping");
         let url = format!("http://{}/ping", proxy.address());
         let web = network.start("web", &App::new(binary("web")).env("CHECK_DB_URL", url));
         web.wait_listening();
         // 424 is db-checker's answer while the database is down.
-        let plan = Plan { path: "/ping".into(), answers: vec![200, 424], ..Plan::new(proxy.address(), RATE) };
+        let plan =
+            Plan { app: Asked::Path("/ping".into()), answers: vec![200, 424], ..Plan::new(proxy.address(), RATE) };
         say(&format!("a load starts: {RATE} requests a second to the proxy, by a client that never retries\n"));
         let load = Load::start(plan);
         Ok(Demo {
@@ -216,18 +208,6 @@ impl Demo {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(picture.as_bytes()).and_then(|()| out.flush());
     }
-}
-
-/// The shipped file, made to listen on the testbed's addresses.
-fn configuration(network: &Loopback) -> Result<String, String> {
-    let changes = [
-        ("\"0.0.0.0:80\"", "\"${HOST}:80\"".to_owned()),
-        ("\"${ADMIN:-127.0.0.1:9180}\"", "\"${HOST}:9180\"".to_owned()),
-        ("#server = \"127.0.0.11:53\"", format!("server = \"{}\"", network.resolver())),
-    ];
-    changes.iter().try_fold(SHIPPED.to_owned(), |text, (from, to)| {
-        if text.contains(from) { Ok(text.replace(from, to)) } else { Err(format!("proxy.toml no longer says {from}")) }
-    })
 }
 
 fn indented(text: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! What no well-behaved server does (broken framing, resets, informational floods) is `testbed::Origin`'s part.
 //!
-//! Every answer carries `X-Replica`, this container's name, and `X-Target`, the request's target as received.
+//! Every answer carries `X-Replica`, this container's name, and the request's `X-Method` and `X-Target` as received.
 //!
 //! | target | answer |
 //! |---|---|
@@ -14,17 +14,18 @@
 //! | `/early-413` | 413 without reading the body |
 //! | `/upgrade` | 101 to the protocol asked for, then echoes bytes |
 //! | `/sse/N/MS` | N server-sent events, that far apart |
+//! | `/unique/ID/N`, `…?chunked` | N bytes that the id decides, after the service time; `X-Body` tells what came (see `testbed::unique`); the id is remembered unless the method is GET, HEAD or OPTIONS |
 //! | `/exit` | none: the process kills itself |
 //! | `/count?id=N` | 200 after the service time; the id is remembered |
-//! | `/log` | a line `ID TIMES` for each id of `/count` |
+//! | `/log` | a line `ID TIMES` for each id that is remembered |
 //! | `/stats` | counters as JSON; probes of an Evenkeel are not `served` |
 //! | `/control?KEY=VALUE&…` | changes `mode`, `mean_ms`, `workers`; clears the maximum in flight |
 //! | anything else | 200 after the service time |
 //!
 //! The service time is exponentially distributed around `MEAN_MS` (0: none) with `WORKERS` requests served at once and
-//! the others queued (0: no limit). `MODE` is `ok`, `fail` (500 at once) or `hang` (requests are taken and never
+//! the others queued (0: no limit). `MODE` is `ok`, `fail` (500 as soon as the body is read) or `hang` (requests are taken and never
 //! answered); `/control`, `/log` and `/stats` answer in every mode. `LISTEN_AFTER_MS` is the time from start to
-//! listening. In `LOG_FOLDER`, if set, the ids of `/count` are written to a file of this container's name, each as soon
+//! listening. In `LOG_FOLDER`, if set, the ids are written to a file of this container's name, each as soon
 //! as it is known. `ON_TERM` is `drop` (what runs is lost, the default, as of an app that does not handle SIGTERM),
 //! `graceful` or `ignore`.
 
@@ -36,7 +37,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use testbed::unique::{self, Content, Way};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -193,13 +195,11 @@ impl Drop for InFlight {
 
 impl Replica {
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
-        let target = HeaderValue::from_str(&request.uri().to_string());
+        let (method, target) = (request.method().clone(), request.uri().to_string());
         let mut response = self.clone().decide(request).await;
         let headers = response.headers_mut();
         headers.insert("x-replica", self.header.clone());
-        if let Ok(target) = target {
-            headers.insert("x-target", target);
-        }
+        unique::answer_fields(&method, &target, headers);
         Ok(response)
     }
 
@@ -224,7 +224,11 @@ impl Replica {
         }
         match self.mode.get() {
             Mode::Ok => {}
-            Mode::Fail => return text(500, "told to fail\n"),
+            Mode::Fail => {
+                // To leave a body unread would end the connection, which is another fault.
+                let _ = request.into_body().collect().await;
+                return text(500, "told to fail\n");
+            }
             Mode::Hang => std::future::pending().await,
         }
         match parts[0] {
@@ -254,6 +258,7 @@ impl Replica {
                 response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
                 response
             }
+            unique::PATH => self.answer_unique(request, number(1), number(2), query == "chunked").await,
             // As a crash: what this process held is gone.
             "exit" => {
                 let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
@@ -263,10 +268,7 @@ impl Replica {
                 let id = if first == "count" { value(&query, "id").and_then(|id| id.parse().ok()) } else { None };
                 // The id counts as received even if the client leaves before the answer.
                 if let Some(id) = id {
-                    *self.seen.borrow_mut().entry(id).or_default() += 1;
-                    if let Some(mut file) = self.file.as_ref() {
-                        file.write_all(format!("{id}\n").as_bytes()).expect("a file in a folder of the test's");
-                    }
+                    self.remember(id);
                 }
                 let read = request.into_body().collect().await;
                 if read.is_err() {
@@ -275,6 +277,27 @@ impl Replica {
                 self.work().await;
                 text(200, "ok\n")
             }
+        }
+    }
+
+    async fn answer_unique(&self, request: Request<Incoming>, id: u64, length: u64, chunked: bool) -> Response<Reply> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+            self.remember(id);
+        }
+        let Ok(body) = request.into_body().collect().await else { return text(400, "the body ended early\n") };
+        let receipt = unique::receipt(&body.to_bytes());
+        self.work().await;
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let mut response = Response::new(Reply::Unique(Content::new(id, Way::Down, length, chunked)));
+        response.headers_mut().insert("x-body", HeaderValue::from_str(&receipt).expect("digits"));
+        response
+    }
+
+    /// From here on the request was received, even if this process is killed at once.
+    fn remember(&self, id: u64) {
+        *self.seen.borrow_mut().entry(id).or_default() += 1;
+        if let Some(mut file) = self.file.as_ref() {
+            file.write_all(format!("{id}\n").as_bytes()).expect("a file in a folder of the test's");
         }
     }
 
@@ -363,6 +386,7 @@ enum Reply {
         sized: bool,
     },
     Echo(Incoming),
+    Unique(Content),
     Events(Channel<Bytes>),
 }
 
@@ -392,6 +416,7 @@ impl Body for Reply {
             }
             Reply::Echo(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Reply::Events(events) => Pin::new(events).poll_frame(cx).map_err(Into::into),
+            Reply::Unique(content) => Pin::new(content).poll_frame(cx).map_err(Into::into),
         }
     }
 
@@ -401,12 +426,14 @@ impl Body for Reply {
             Reply::Pattern { left, .. } => *left == 0,
             Reply::Echo(body) => body.is_end_stream(),
             Reply::Events(events) => events.is_end_stream(),
+            Reply::Unique(content) => content.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Reply::Text(text) => text.size_hint(),
+            Reply::Unique(content) => content.size_hint(),
             Reply::Pattern { left, sized: true } => SizeHint::with_exact(*left),
             // Chunked, whatever the request's length was.
             Reply::Pattern { .. } | Reply::Echo(_) | Reply::Events(_) => SizeHint::default(),
