@@ -91,6 +91,7 @@ pub struct Churn {
     app: App,
     ledger: Ledger,
     network: Loopback,
+    seed: u64,
     rng: fastrand::Rng,
     deeds: Deeds,
     violations: Vec<String>,
@@ -126,6 +127,7 @@ impl Churn {
             app,
             ledger,
             network,
+            seed,
             rng: fastrand::Rng::with_seed(seed),
             deeds: Deeds::default(),
             violations: vec![],
@@ -136,6 +138,11 @@ impl Churn {
     /// The load that runs.
     pub fn load(&self) -> &Load {
         &self.load
+    }
+
+    /// What repeats its order.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The proxy under it.

@@ -31,7 +31,7 @@ impl ProxyConfig {
         empty
             .set("server.listen", "${HOST}:${PORT}")
             .set("server.admin", format!("${{HOST}}:{ADMIN_PORT}"))
-            .set("server.threads", 1)
+            .set("server.threads", threads())
             .set("server.drain", "5s")
             .set("dns.server", network.resolver().to_string())
             .set("dns.interval", "50ms")
@@ -270,6 +270,13 @@ impl Proxy {
     }
 }
 
+/// Worker threads of a proxy under test, where a test does not set them: `EVENKEEL_TEST_THREADS`, else one. `make test` runs
+/// the end-to-end tests with one and with three: what one worker knows, the others may not.
+fn threads() -> u64 {
+    let told = std::env::var("EVENKEEL_TEST_THREADS").ok();
+    told.map_or(1, |n| n.parse().unwrap_or_else(|e| panic!("EVENKEEL_TEST_THREADS: {e}")))
+}
+
 /// The upstream of the shipped file.
 pub const SHIPPED_UPSTREAM: &str = "db-checker";
 
@@ -317,11 +324,11 @@ mod tests {
     fn settings_become_toml_and_later_ones_win() {
         let network = Loopback::new();
         let toml = ProxyConfig::new(&network, "app")
-            .set("server.threads", 2)
+            .set("server.threads", 7)
             .set("upstream.app.probe.healthy", json!([200, 424]))
             .route(json!({"upstream": "app", "path_prefix": "/a"}))
             .to_toml();
-        assert!(toml.contains("threads = 2\n") && !toml.contains("threads = 1"), "{toml}");
+        assert!(toml.contains("threads = 7\n") && toml.matches("threads").count() == 1, "{toml}");
         assert!(toml.contains("listen = \"${HOST}:${PORT}\"\n"), "{toml}");
         assert!(toml.contains("[upstream.app.probe]\n") && toml.contains("healthy = [200,424]\n"), "{toml}");
         assert!(toml.ends_with("[[route]]\npath_prefix = \"/a\"\nupstream = \"app\"\n\n"), "{toml}");

@@ -272,6 +272,15 @@ impl Wire {
         }
     }
 
+    /// Reads the next chunk of a body in chunks, or its end, `None`.
+    ///
+    /// # Errors
+    /// How it ended instead.
+    pub fn chunk(&mut self) -> Result<Option<Vec<u8>>, Ending> {
+        let mut chunk = vec![];
+        Ok(self.chunk_into(&mut chunk)?.then_some(chunk))
+    }
+
     /// Reads whatever comes next, at least a byte.
     ///
     /// # Errors
@@ -348,18 +357,23 @@ impl Wire {
     }
 
     fn chunks(&mut self, into: &mut Vec<u8>) -> Result<(), Ending> {
-        loop {
-            let line = self.line()?;
-            let digits = line.split(';').next().unwrap_or_default().trim();
-            // What is not a size ends the body where it stands; the caller sees it as cut.
-            let Ok(size) = usize::from_str_radix(digits, 16) else { return Err(Ending::Closed) };
-            if size == 0 {
-                while !self.line()?.is_empty() {}
-                return Ok(());
-            }
-            self.exactly(size, into)?;
-            self.line()?;
+        while self.chunk_into(into)? {}
+        Ok(())
+    }
+
+    /// Reads a chunk; false when it was the last one, which is empty.
+    fn chunk_into(&mut self, into: &mut Vec<u8>) -> Result<bool, Ending> {
+        let line = self.line()?;
+        let digits = line.split(';').next().unwrap_or_default().trim();
+        // What is not a size ends the body where it stands; the caller sees it as cut.
+        let Ok(size) = usize::from_str_radix(digits, 16) else { return Err(Ending::Closed) };
+        if size == 0 {
+            while !self.line()?.is_empty() {}
+            return Ok(false);
         }
+        self.exactly(size, into)?;
+        self.line()?;
+        Ok(true)
     }
 
     fn line(&mut self) -> Result<String, Ending> {

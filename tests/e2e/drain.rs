@@ -8,7 +8,7 @@ on_every_testbed! {
     sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least
 }
 
-// F68
+// F68, P11
 fn sigterm_under_load_loses_nothing_and_takes_two_seconds_at_least(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 2);
     let bed = Bed::around(network, vec![], |c| c);

@@ -11,6 +11,7 @@ on_every_testbed! {
     at_twice_the_capacity_goodput_stays_and_the_excess_is_refused_fast
 }
 
+// P5
 #[test]
 fn beyond_max_in_flight_and_max_waiting_requests_are_refused_at_once() {
     let (go, gate) = gate();

@@ -128,7 +128,7 @@ fn a_reader_of_its_log_that_stalls_delays_no_request() {
     reader.read_exact(&mut read).expect("it did log, until the pipe was full");
 }
 
-// F77
+// F77, P12
 fn a_process_that_was_stopped_judges_nobody_by_its_own_absence(network: impl Network) {
     let _replicas = network.scale("app", &App::replica().env("MEAN_MS", 20), 3);
     let bed = Bed::around(network, vec![], |c| c.set("upstream.app.probe.path", "/probe"));

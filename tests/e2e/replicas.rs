@@ -54,7 +54,7 @@ impl DeafReplica {
     }
 }
 
-// F20, and the race of P4
+// F20, P4
 #[test]
 fn a_connect_that_hangs_is_overtaken_by_another_replica_for_every_method() {
     let network = Loopback::new();
@@ -71,7 +71,7 @@ fn a_connect_that_hangs_is_overtaken_by_another_replica_for_every_method() {
     }
 }
 
-// F22
+// F22, P3
 #[test]
 fn a_get_outlives_a_reset_after_accept_and_a_post_is_told_of_it() {
     breaks_without_an_answer(Wire::reset);

@@ -126,6 +126,7 @@ fn disconnecting_a_replica_from_the_network_loses_nothing(network: impl Network)
     assert_eq!(report.phase("without it").by_replica().get(replicas[0].name().as_str()), None);
 }
 
+// P5
 fn requests_wait_out_a_moment_without_any_replica(network: impl Network) {
     let (old, bed) = bed(network, 2, &App::replica());
     let load = load(&bed);

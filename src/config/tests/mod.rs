@@ -59,6 +59,7 @@ fn a_key_left_out_of_the_shipped_file_means_the_same() {
     assert_eq!(tried, 27, "the shipped file has as many keys at their defaults");
 }
 
+// P12
 #[test]
 fn every_key_there_is_stands_in_the_shipped_file() {
     // Each table with a key that nobody knows: the message lists those that are known.

@@ -15,6 +15,7 @@ fn choose(candidates: &[Candidate], in_flight: &[u32]) -> Option<usize> {
     pick(candidates, |i| in_flight[i], |_| false, &mut fastrand::Rng::with_seed(1))
 }
 
+// P2
 #[test]
 fn least_busy_replica_is_picked() {
     assert_eq!(choose(&candidates(&[1.0; 4]), &[3, 2, 1, 2]), Some(2));
