@@ -5,6 +5,7 @@
 //! says what happened, and wakes whoever waits for it. In-flight counts are the only thing that requests write directly:
 //! each is held by a [`Lease`], and every end of a request is the lease's one drop.
 
+mod check;
 mod line;
 
 use crate::admin::metrics::UpstreamMetrics;
@@ -17,6 +18,8 @@ use crate::pool::{self, Candidate, EndpointId, Event, EventKind, Health, Outcome
 use crate::proxy::Kept;
 use crate::worker;
 use arc_swap::ArcSwap;
+use check::Checks;
+pub use check::Fate;
 use line::Line;
 pub use line::Place;
 use parking_lot::Mutex;
@@ -98,6 +101,7 @@ pub struct Endpoint {
     /// Declared down while requests may be waiting on it.
     down: AtomicBool,
     kept: Kept,
+    checks: Checks,
 }
 
 impl Upstream {
@@ -378,6 +382,7 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             down: AtomicBool::new(false),
             kept: Kept::new(workers),
+            checks: Checks::default(),
         }
     }
 
@@ -389,6 +394,11 @@ impl Endpoint {
     /// Its connections that wait for a request.
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// Whether one of its connections broke just now, and whether it is still there is not known yet.
+    pub fn is_being_checked(&self) -> bool {
+        self.checks.are_pending()
     }
 
     /// What is live of it, for the operator.

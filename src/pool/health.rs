@@ -9,7 +9,6 @@
 
 use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
-use super::suspicion::Suspicion;
 use super::window::{STUCK, Window};
 use super::{EventKind, Outcome, Pool, ProbeResult, ejection};
 use std::net::SocketAddr;
@@ -116,6 +115,11 @@ impl Condition {
         doubled.min(if alone { RETRY_ALONE } else { interval }).min(interval)
     }
 
+    /// When a request was last answered.
+    pub(super) fn last_answer(&self) -> Option<Instant> {
+        self.answered
+    }
+
     /// Whether a request was answered at that time or later.
     fn answered_since(&self, time: Instant) -> bool {
         self.answered.is_some_and(|answered| answered >= time)
@@ -187,13 +191,10 @@ impl Pool {
             Outcome::Answered { status, first_byte } => self.answered(index, status, first_byte, now),
             // Nobody listens there, or somebody else.
             Outcome::Refused => self.suspect(index, "connection refused", now),
-            // It died, or lost this request only; the client may have lost it, too.
-            Outcome::Broken => {
-                self.judge(index, true, now);
-                self.suspect(index, "connection broke in use", now);
-            }
-            // The ordinary race with its idle time-out; but a replica that leaves closes its idle connections as well.
-            Outcome::Stale => self.answers.ask_by(now),
+            // It died, or lost this request only: a connection that is begun at once tells ([`Pool::break_checked`]).
+            Outcome::Broken => self.judge(index, true, now),
+            // The ordinary race with a server that closes its connections. If it died, the same connection tells.
+            Outcome::Stale => {}
             // Its host is gone, or its queue is full. Not suspect: under overload that would take out the whole pool.
             Outcome::ConnectTimedOut => {
                 self.answers.ask_by(now);
@@ -244,7 +245,7 @@ impl Pool {
 
     /// Starts over with a replica that may be another process than before: one request at first, and nothing is known of
     /// its speed.
-    fn cool(&mut self, index: usize, now: Instant) {
+    pub(super) fn cool(&mut self, index: usize, now: Instant) {
         let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
         let among_warm = others.any(|(_, e)| e.working() && e.window.limit().is_none());
         let endpoint = &mut self.endpoints[index];
@@ -294,48 +295,6 @@ impl Pool {
         condition.doubted = true;
         self.fail(index, "connect timed out", Cause::TimedOut, now);
         self.probe_by(index, now);
-    }
-
-    fn suspect(&mut self, index: usize, reason: &str, now: Instant) {
-        let endpoint = &mut self.endpoints[index];
-        match &mut endpoint.suspicion {
-            Some(suspicion) => suspicion.again(now),
-            None => {
-                endpoint.suspicion = Some(Suspicion::new(endpoint.strikes, now));
-                endpoint.strikes = endpoint.strikes.saturating_add(1);
-                if endpoint.active() {
-                    self.transition(index, EventKind::Suspect(reason.to_owned()), reason, now);
-                }
-                self.look_for_successors(now);
-            }
-        }
-        self.answers.ask_by(now);
-        self.ask_for_doubts(now);
-    }
-
-    /// When nobody is left, whoever may have begun to listen since its last probe is asked at once, not when its turn
-    /// comes: in a deploy the new ones are there for less than a second when the old ones die.
-    fn look_for_successors(&mut self, now: Instant) {
-        if !self.outage(now) {
-            return;
-        }
-        for index in 0..self.endpoints.len() {
-            let endpoint = &self.endpoints[index];
-            if endpoint.active() && endpoint.condition.health != Health::Up && endpoint.suspicion.is_none() {
-                self.probe_by(index, now);
-            }
-        }
-    }
-
-    /// Ends a suspicion, if a probe that passed may.
-    fn clear(&mut self, index: usize, began: Instant, now: Instant) {
-        let endpoint = &mut self.endpoints[index];
-        if endpoint.suspicion.is_some_and(|s| s.ended_by(began)) {
-            endpoint.suspicion = None;
-            self.cool(index, now);
-            self.transition(index, EventKind::Cleared, "listed and probed after a failure", now);
-            self.wake_by(now + STUCK);
-        }
     }
 
     /// Whether a replica that answers errors is left out, and whether one that was is taken back.

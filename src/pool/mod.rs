@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use balancer::{Candidate, pick};
 pub use endpoint::{EndpointId, EndpointView, Health, Membership};
+pub use suspicion::{Break, HANDOVER};
 
 /// New weights are published this often at most. A replica's speed is known from eight answers, and at 1,000 requests a
 /// second those take longer.
@@ -98,10 +99,11 @@ pub enum Outcome {
     Refused,
     /// The connect did not end within `connect_timeout`.
     ConnectTimedOut,
-    /// A connection broke (reset or closed) in use: after the request was sent, before its response was whole.
+    /// A connection broke (reset or closed) in use: after the request was sent, before its response was whole. Whether
+    /// the replica is still there is told by [`Pool::break_checked`].
     Broken,
-    /// A kept connection that had been idle for over a second was closed just as it was taken: the ordinary race with
-    /// the replica's own idle time-out.
+    /// A kept connection ended without a byte of response: the ordinary race with a replica that closes its connections
+    /// when it likes. Whether it is still there is told by [`Pool::break_checked`].
     Stale,
     /// No first byte within `response_timeout`, or a body that stopped.
     TimedOut,

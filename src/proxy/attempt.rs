@@ -14,10 +14,11 @@ use super::socket::{Reader, WriteError};
 use crate::clock;
 use crate::pool::Outcome;
 use crate::pool::retry::Failure;
-use crate::upstream::Lease;
+use crate::upstream::{Fate, Lease};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// While a request may be moved away from an endpoint that is declared down, this is how soon it notices.
 const MOVE_TICK: Duration = Duration::from_millis(100);
@@ -37,6 +38,10 @@ pub(super) struct Failed {
     pub(super) failure: Failure,
     /// The client has closed its side, so nothing is repeated for it.
     pub(super) client_ended: bool,
+    /// A kept connection ended without a byte of response: its replica closed it just as it was taken.
+    pub(super) raced: bool,
+    /// Whether the replica outlived the break is being found out.
+    pub(super) check: Option<JoinHandle<Fate>>,
     /// Where the request moves to, with a retry of the budget's already taken.
     pub(super) next: Option<Lease>,
 }
@@ -67,7 +72,7 @@ impl Exchange<'_> {
         replay: &mut Replay,
         attempts: &mut Attempts,
     ) -> Attempt {
-        let Link { mut reader, mut writer, stale } = link;
+        let Link { mut reader, mut writer, reused } = link;
         let patience = self.limits.body_idle;
         let at_hand = if replay.is_untouched() { inflow.at_hand() } else { None };
         let mut inbound = if let Some(body) = at_hand {
@@ -84,7 +89,7 @@ impl Exchange<'_> {
             Inbound::Sending(Box::pin(body::upload(inflow, &mut writer, self.request, framing, replay, patience)))
         };
 
-        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, stale, attempts).await;
+        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, reused, attempts).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(attempt) => return attempt,
@@ -136,7 +141,7 @@ impl Exchange<'_> {
         reader: &mut Reader,
         inbound: &mut Inbound<'_>,
         caller: &mut Caller<'_>,
-        stale: bool,
+        reused: bool,
         attempts: &mut Attempts,
     ) -> Result<Answer, Attempt> {
         let mut sent_at = inbound.is_sent().then(clock::now);
@@ -191,7 +196,7 @@ impl Exchange<'_> {
                 Event::Head(Ok(head)) => head,
                 Event::Head(Err(error)) => {
                     let silent = interim == 0 && reader.ahead().is_empty();
-                    let (problem, failure, outcome) = no_head(error, inbound, stale && silent);
+                    let (problem, failure, outcome) = no_head(error, inbound, reused && silent);
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {
                         failed.client_ended = inbound.has_ended();
@@ -288,8 +293,11 @@ impl Exchange<'_> {
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
-        self.upstream.record(lease, outcome, clock::now());
-        Attempt::Failed(Failed { problem, failure, client_ended: false, next: None })
+        let now = clock::now();
+        self.upstream.record(lease, outcome, now);
+        let raced = outcome == Outcome::Stale;
+        let check = (raced || outcome == Outcome::Broken).then(|| self.upstream.check(lease, now));
+        Attempt::Failed(Failed { problem, failure, client_ended: false, raced, check, next: None })
     }
 
     /// A response that stopped half-way: the client must see that it is not whole.
@@ -299,7 +307,12 @@ impl Exchange<'_> {
             DownloadError::ReplicaBroken => Outcome::Broken,
             DownloadError::ReplicaSlow => Outcome::TimedOut,
         };
-        self.upstream.record(lease, outcome, clock::now());
+        let now = clock::now();
+        self.upstream.record(lease, outcome, now);
+        if outcome == Outcome::Broken {
+            // Goes on by itself: whatever it finds, this response stays cut.
+            drop(self.upstream.check(lease, now));
+        }
         attempts.status = 0;
         match error {
             DownloadError::ClientGone => End::Gone,
@@ -320,15 +333,15 @@ impl Exchange<'_> {
     }
 }
 
-/// What it means that no head came; `stale`: the connection may have been closed before the request reached it.
-fn no_head(error: HeadError, inbound: &Inbound<'_>, stale: bool) -> (Problem, Failure, Outcome) {
+/// What it means that no head came; `raced`: the connection may have been closed before the request reached it.
+fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Failure, Outcome) {
     match error {
         HeadError::Refused(Refusal::HeadTooLong) => (Problem::ResponseHeadTooLong, Failure::Final, Outcome::Invalid),
         HeadError::Refused(_) | HeadError::Alien => {
             (Problem::Garbage("the replica's response is not HTTP"), Failure::Final, Outcome::Invalid)
         }
         HeadError::Broken => {
-            let outcome = if stale { Outcome::Stale } else { Outcome::Broken };
+            let outcome = if raced { Outcome::Stale } else { Outcome::Broken };
             // What the kernel never took, the replica never saw.
             let failure = if inbound.is_unsent() { Failure::Connect } else { Failure::Dead };
             (Problem::Broken, failure, outcome)

@@ -8,7 +8,6 @@ use super::attempt::{Attempt, Failed};
 use super::body::Replay;
 use super::dial::{DialError, dial};
 use super::inflow::Inflow;
-use super::kept::FRESH;
 use super::request::RequestHead;
 use super::socket::{Reader, WriteError, Writer};
 use super::timer::Timer;
@@ -16,7 +15,7 @@ use crate::clock;
 use crate::config;
 use crate::pool::EndpointId;
 use crate::pool::retry::{self, Failure, Request, Tried};
-use crate::upstream::{Lease, Upstream};
+use crate::upstream::{Fate, Lease, Upstream};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,8 +95,8 @@ impl Attempts {
 pub(super) struct Link {
     pub(super) reader: Box<Reader>,
     pub(super) writer: Writer,
-    /// It had been unused for so long that its replica may just have closed it.
-    pub(super) stale: bool,
+    /// It carried requests before, so that its replica may just have closed it.
+    pub(super) reused: bool,
 }
 
 impl Exchange<'_> {
@@ -121,7 +120,7 @@ impl Exchange<'_> {
                     },
                 },
             };
-            let failed = match self.link(lease, attempts, now).await {
+            let mut failed = match self.link(lease, attempts, now).await {
                 Err(failed) => failed,
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
@@ -135,7 +134,7 @@ impl Exchange<'_> {
                 }
             };
             attempts.count = attempts.count.after(failed.failure);
-            if !self.may_retry(&failed, attempts, &replay) {
+            if !self.may_retry(&mut failed, attempts, &replay).await {
                 return End::Problem(failed.problem);
             }
             attempts.count.moves += u32::from(failed.failure == Failure::Abandoned);
@@ -150,11 +149,23 @@ impl Exchange<'_> {
         }
     }
 
-    fn may_retry(&self, failed: &Failed, attempts: &Attempts, replay: &Replay) -> bool {
-        let paid = || failed.next.is_some() || self.upstream.withdraw_retry(clock::now());
-        !failed.client_ended
-            && self.allows(failed.failure, replay.is_whole(), attempts.count)
-            && (failed.failure == Failure::Connect || paid())
+    async fn may_retry(&self, failed: &mut Failed, attempts: &Attempts, replay: &Replay) -> bool {
+        if failed.client_ended || !self.allows(failed.failure, replay.is_whole(), attempts.count) {
+            return false;
+        }
+        // A connect that failed sent nothing; the ordinary race with a server that closes its connections is lost once at
+        // most, as a repeated request takes a fresh connection; and a move has been paid for.
+        if failed.failure == Failure::Connect || failed.raced || failed.next.is_some() {
+            return true;
+        }
+        // The budget is there against requests that break whatever they meet. A replica's death is one event, whether one
+        // request or a thousand were there: the one that reveals it pays, and the others move without.
+        if let Some(check) = failed.check.take()
+            && matches!(Box::pin(check).await, Ok(Fate::Victim))
+        {
+            return true;
+        }
+        self.upstream.withdraw_retry(clock::now())
     }
 
     /// Whether HTTP and the configuration allow another attempt after this failure, the budget aside.
@@ -168,16 +179,17 @@ impl Exchange<'_> {
         let once = !self.head.is_idempotent();
         // A request that is repeated takes a fresh connection: what closed the first kept one may have closed them all.
         let first = attempts.count.attempts == 0;
-        let idle = first.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
+        // While it is not known whether the endpoint is still there, its connections are no place for what cannot be repeated.
+        let trusted = first && !(once && lease.endpoint().is_being_checked());
+        let idle = trusted.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
         if let Some(idle) = idle {
-            let stale = now.saturating_duration_since(idle.since) > FRESH;
-            return Ok((lease, Link { reader: idle.reader, writer: idle.writer, stale }));
+            return Ok((lease, Link { reader: idle.reader, writer: idle.writer, reused: true }));
         }
         let connects = &self.upstream.metrics().connects;
         match Box::pin(dial(self.upstream, lease, attempts, self.config.connect_timeout)).await {
             Ok((lease, reader, writer)) => {
                 connects.add("connected");
-                Ok((lease, Link { reader, writer, stale: false }))
+                Ok((lease, Link { reader, writer, reused: false }))
             }
             Err(error) => {
                 connects.add(match error {
@@ -193,6 +205,8 @@ impl Exchange<'_> {
                     },
                     failure: if error == DialError::Exhausted { Failure::Final } else { Failure::Connect },
                     client_ended: false,
+                    raced: false,
+                    check: None,
                     next: None,
                 })
             }

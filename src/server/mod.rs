@@ -137,7 +137,10 @@ fn spawn_worker(
         worker::enter(index);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(listener::serve(listener, proxy, seats, closed)),
+            Ok(runtime) => runtime.block_on(async {
+                tokio::spawn(worker::beat());
+                listener::serve(listener, proxy, seats, closed).await;
+            }),
             Err(error) => error!(%error, worker = index, "worker cannot start"),
         }
     };

@@ -206,6 +206,19 @@ impl Guest {
         Guest::run(what, network.into_iter().chain(confined(app, what)))
     }
 
+    /// As [`Guest::on`], but created only: `docker start` starts it.
+    ///
+    /// # Panics
+    /// When the engine fails.
+    pub fn created_on(network: &Bridge, what: &str, app: &App) -> Guest {
+        let name = unique(what);
+        guard::watch_container(&name);
+        let guest = Guest { name };
+        let create = ["create", "--name", &guest.name, "--network", network.name()].map(String::from);
+        docker(create.into_iter().chain(confined(app, what)));
+        guest
+    }
+
     /// Its name on the engine.
     pub fn name(&self) -> &str {
         &self.name

@@ -2,7 +2,7 @@
 
 use crate::wire::{Head, Wire};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +30,7 @@ impl Origin {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             stop: Arc::default(),
+            refuses: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             heads: Mutex::new(vec![]),
@@ -37,7 +38,7 @@ impl Origin {
         let (ours, script) = (shared.clone(), Arc::new(script));
         std::thread::Builder::new().name(format!("origin {address}")).spawn(move || {
             for stream in listener.incoming() {
-                if ours.stop.load(Ordering::Relaxed) {
+                if ours.stop.load(Ordering::Relaxed) || ours.refuses.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
@@ -75,6 +76,18 @@ impl Origin {
         self.shared.open.load(Ordering::Relaxed)
     }
 
+    /// Refuses connections from now on; those that are open stay.
+    pub fn refuse(&self) {
+        self.shared.refuses.store(true, Ordering::Relaxed);
+        self.wake();
+        crate::eventually("it refuses", || TcpStream::connect(self.address).is_err());
+    }
+
+    /// Wakes the listening thread, which then closes its socket.
+    fn wake(&self) {
+        let _ = TcpStream::connect(self.address);
+    }
+
     pub(crate) fn when_dropped(mut self, action: impl FnOnce() + Send + 'static) -> Origin {
         self.when_dropped = Some(Box::new(action));
         self
@@ -87,13 +100,13 @@ impl Drop for Origin {
             action();
         }
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes the listening thread, which then closes its socket.
-        let _ = std::net::TcpStream::connect(self.address);
+        self.wake();
     }
 }
 
 struct Shared {
     stop: Arc<AtomicBool>,
+    refuses: AtomicBool,
     connections: AtomicUsize,
     open: AtomicUsize,
     heads: Mutex<Vec<Head>>,

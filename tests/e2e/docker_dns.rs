@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
-use testbed::docker::{Bridge, Guest, docker, engine_answers, engine_version};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+use testbed::docker::{Bridge, Guest, docker, engine_answers, engine_version, try_docker};
 use testbed::{App, Container, Engine, Network, Signal, confined, eventually};
 
 /// A network with somebody on it who asks.
@@ -194,4 +195,33 @@ fn on_two_networks_the_answer_is_of_one() {
     let told = ask(asker.name(), "app.").swap_remove(0);
     found(&format!("on two networks that both have the name: {} record(s)", records(&told).len()));
     assert!(!records(&told).is_empty(), "{told}");
+}
+
+// D3: the constant that tells a broken request from a dead replica (`pool::HANDOVER`)
+#[test]
+fn an_address_does_not_change_hands_within_the_time_in_which_a_break_is_forgiven() {
+    if !engine_answers("docker_dns::an_address_does_not_change_hands") {
+        return;
+    }
+    // Room for one container: the second can only get the address of the first.
+    let third = fastrand::u8(..);
+    let bridge = Bridge::new(&["--subnet", &format!("172.31.{third}.0/30")]);
+    let fastest = (0..3).map(|_| handover(&bridge)).min().unwrap();
+    println!("from the kill of one container to the start of the next on its address: {fastest:?} at least");
+    assert!(fastest > evenkeel::pool::HANDOVER, "{fastest:?}");
+}
+
+/// The time from the kill of one container to the moment when the engine says that another runs on its address.
+fn handover(bridge: &Bridge) -> Duration {
+    let old = Guest::on(bridge, "old", &App::replica());
+    let new = Guest::created_on(bridge, "new", &App::replica());
+    let address = |guest: &Guest| guest.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+    let before = address(&old);
+    let pid: i32 = old.inspect("{{.State.Pid}}").parse().unwrap();
+    let killed = Instant::now();
+    Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    eventually("the next one has the address", || try_docker(["start", new.name()]).is_ok());
+    let took = killed.elapsed();
+    assert_eq!(address(&new), before);
+    took
 }

@@ -40,6 +40,7 @@ mod dokku;
 mod drain;
 mod exchange;
 mod framing;
+mod hangups;
 mod images;
 mod limits;
 mod manifests;

@@ -137,7 +137,12 @@ impl Churn {
             _ => (Outcome::Answered { status: 200, first_byte }, self.rng.u32(1..30)),
         };
         for _ in 0..times {
-            self.story.pool.record(id, outcome, self.story.now);
+            let now = self.story.now;
+            self.story.pool.record(id, outcome, now);
+            if matches!(outcome, Outcome::Broken | Outcome::Stale) {
+                let accepted = self.rng.bool().then_some(now);
+                self.story.pool.break_checked(id, broke_at(now), accepted, now);
+            }
         }
     }
 

@@ -147,7 +147,7 @@ fn when_the_last_proven_replica_dies_those_that_have_yet_to_pass_a_probe_are_ask
     }
     story.pass_time(ms(100));
     assert!(story.probes_due().is_empty(), "it is asked at the interval by now");
-    story.record(1, Outcome::Broken);
+    story.die(1);
     assert_eq!(story.probes_due(), [2]);
     story.probe(2, &ProbeResult::Passed);
     assert_eq!(story.usable(), [2]);

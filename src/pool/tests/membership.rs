@@ -188,8 +188,8 @@ fn answer_with_none_of_the_working_addresses_removes_nothing_until_a_new_one_is_
 #[test]
 fn dead_replicas_are_dropped_although_their_successors_are_not_up_yet() {
     let mut story = Story::of(&[1, 2]);
-    story.record(1, Outcome::Broken);
-    story.record(2, Outcome::Broken);
+    story.die(1);
+    story.die(2);
     story.next_answer(&[8, 9]);
     story.next_answer(&[8, 9]);
     story.next_answer(&[8, 9]);

@@ -48,6 +48,11 @@ fn ok(milliseconds: u64) -> Outcome {
     Outcome::Answered { status: 200, first_byte: ms(milliseconds) }
 }
 
+/// A break that was noticed as it happened.
+fn broke_at(time: Instant) -> Break {
+    Break { earliest: time, noticed: time }
+}
+
 fn status(status: u16) -> Outcome {
     Outcome::Answered { status, first_byte: ms(5) }
 }
@@ -79,6 +84,12 @@ impl Story {
                 self.record(*n, ok(5));
             }
         }
+    }
+
+    /// A connection of the `n`-th breaks, and the connect that is begun thereupon fails.
+    fn die(&mut self, n: u8) {
+        self.record(n, Outcome::Broken);
+        assert!(!self.pool.break_checked(self.id(n), broke_at(self.now), None, self.now));
     }
 
     fn pass_time(&mut self, time: Duration) {

@@ -7,10 +7,11 @@ fn clear_up(story: &mut Story, listed: &[u8], result: &ProbeResult) {
 }
 
 #[test]
-fn refused_or_broken_replica_gets_no_traffic_at_once() {
-    for outcome in [Outcome::Refused, Outcome::Broken] {
+fn replica_that_refuses_or_breaks_and_accepts_no_more_gets_no_traffic_at_once() {
+    let hits: [fn(&mut Story); 2] = [|story| story.record(1, Outcome::Refused), |story| story.die(1)];
+    for hit in hits {
         let mut story = Story::of(&[1, 2]);
-        story.record(1, outcome);
+        hit(&mut story);
         assert!(story.pool.dirty(story.now));
         assert_eq!(story.usable(), [2]);
         assert_eq!(story.view(1).held_back, "suspect");
@@ -18,12 +19,55 @@ fn refused_or_broken_replica_gets_no_traffic_at_once() {
     }
 }
 
+// D3, A1
+#[test]
+fn break_of_a_connection_costs_a_replica_that_accepts_the_next_one_nothing() {
+    let mut story = Story::of(&[1, 2]);
+    let before = story.candidate(1);
+    for _ in 0..300 {
+        story.record(1, Outcome::Broken);
+        story.record(2, ok(5));
+        let (broke, accepted) = (story.now, story.now + ms(1));
+        story.pass_time(ms(1));
+        assert!(story.pool.break_checked(story.id(1), broke_at(broke), Some(accepted), story.now));
+        // One in four is lost: the app's own business, unless it is so for most of them.
+        (0..3).for_each(|_| story.record(1, ok(5)));
+    }
+    assert_eq!(story.usable(), [1, 2]);
+    assert_eq!(story.candidate(1), before, "no cold window, no weight");
+    assert!(story.events().is_empty());
+}
+
+// D3
+#[test]
+fn connection_accepted_when_the_address_may_have_changed_hands_clears_nobody() {
+    let mut story = Story::of(&[1, 2]);
+    story.record(1, Outcome::Broken);
+    let broke = story.now;
+    story.pass_time(HANDOVER + ms(1));
+    assert!(!story.pool.break_checked(story.id(1), broke_at(broke), Some(story.now), story.now));
+    assert_eq!(story.usable(), [2]);
+}
+
+// D3
+#[test]
+fn replica_whose_queue_of_connections_is_full_is_cleared_by_an_answer_that_came_soon_after_the_break() {
+    let mut story = Story::of(&[1, 2]);
+    story.record(1, Outcome::Broken);
+    let broke = story.now;
+    story.pass_time(ms(50));
+    story.record(1, ok(5));
+    story.pass_time(HANDOVER);
+    assert!(story.pool.break_checked(story.id(1), broke_at(broke), None, story.now));
+    assert_eq!(story.usable(), [1, 2]);
+}
+
 #[test]
 fn suspect_is_cleared_by_a_fresh_answer_and_a_probe_within_300_ms() {
     let mut story = Story::of(&[1, 2]);
     story.pass_time(ms(500));
     let broke = story.now;
-    story.record(1, Outcome::Broken);
+    story.die(1);
     assert_eq!(story.pool.next_question(), story.now, "DNS is asked at once, for it may have left");
     story.answer(&[1, 2]);
     story.probe(1, &ProbeResult::Passed);
@@ -38,7 +82,7 @@ fn suspect_is_cleared_by_a_fresh_answer_and_a_probe_within_300_ms() {
 #[test]
 fn probe_that_began_before_the_answer_does_not_clear_a_suspect() {
     let mut story = Story::of(&[1]);
-    story.record(1, Outcome::Broken);
+    story.die(1);
     story.wait_for_question();
     story.pass_time(ms(250));
     let began = story.now - ms(10);
@@ -53,14 +97,14 @@ fn probe_that_began_before_the_answer_does_not_clear_a_suspect() {
 fn suspect_is_not_tried_even_when_nobody_else_is_left() {
     let mut story = Story::of(&[1, 2]);
     story.record(1, Outcome::Refused);
-    story.record(2, Outcome::Broken);
+    story.die(2);
     assert!(story.usable().is_empty());
 }
 
 #[test]
 fn address_that_a_foreign_app_took_gets_nothing() {
     let mut story = Story::of(&[1, 2]);
-    story.record(1, Outcome::Broken);
+    story.die(1);
     // The foreign app answers probes, but DNS lists the address no more.
     for _ in 0..5 {
         clear_up(&mut story, &[2], &ProbeResult::Passed);
@@ -72,7 +116,7 @@ fn address_that_a_foreign_app_took_gets_nothing() {
 #[test]
 fn name_that_is_gone_clears_nobody() {
     let mut story = Story::of(&[1, 2]);
-    story.record(1, Outcome::Broken);
+    story.die(1);
     story.pass_time(ms(250));
     story.ask(Resolution::Absent);
     story.probe(1, &ProbeResult::Passed);
@@ -84,10 +128,10 @@ fn name_that_is_gone_clears_nobody() {
 #[test]
 fn later_break_makes_an_earlier_answer_worthless() {
     let mut story = Story::of(&[1, 2]);
-    story.record(1, Outcome::Broken);
+    story.die(1);
     story.pass_time(ms(260));
     story.answer(&[1, 2]);
-    story.record(1, Outcome::Broken);
+    story.die(1);
     story.probe(1, &ProbeResult::Passed);
     assert_eq!(story.usable(), [2]);
     story.next_answer(&[1, 2]);
@@ -126,7 +170,7 @@ fn replica_that_breaks_every_connection_costs_ever_fewer_requests() {
     let mut broken = 0;
     while story.elapsed() < Duration::from_secs(60) {
         if story.usable().contains(&1) {
-            story.record(1, Outcome::Broken);
+            story.die(1);
             broken += 1;
         }
         clear_up(&mut story, &[1, 2], &ProbeResult::Passed);
@@ -135,12 +179,14 @@ fn replica_that_breaks_every_connection_costs_ever_fewer_requests() {
 }
 
 #[test]
-fn idle_connection_closed_by_the_replica_is_no_suspicion_but_asks_dns() {
-    let mut story = Story::of(&[1]);
-    story.pass_time(ms(500));
+fn idle_connection_closed_by_the_replica_is_no_suspicion_unless_nobody_accepts_there() {
+    let mut story = Story::of(&[1, 2]);
     story.record(1, Outcome::Stale);
-    assert_eq!(story.usable(), [1]);
-    assert_eq!(story.pool.next_question(), story.now);
+    assert!(story.pool.break_checked(story.id(1), broke_at(story.now), Some(story.now), story.now));
+    assert_eq!(story.usable(), [1, 2]);
+    story.record(1, Outcome::Stale);
+    assert!(!story.pool.break_checked(story.id(1), broke_at(story.now), None, story.now));
+    assert_eq!(story.usable(), [2]);
 }
 
 #[test]
@@ -165,7 +211,7 @@ fn what_draining_replicas_suffer_is_not_logged() {
     story.next_answer(&[1]);
     story.next_answer(&[1]);
     story.events();
-    story.record(2, Outcome::Broken);
+    story.die(2);
     assert!(story.events().is_empty());
     story.answer(&[1, 2]);
     assert_eq!(story.usable(), [1], "it is suspect when it comes back");

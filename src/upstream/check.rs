@@ -1,0 +1,109 @@
+//! Whether an endpoint is still there after one of its connections broke.
+//!
+//! The worker that noticed a break begins a connect at once, and the pool decides by its result
+//! ([`crate::pool::Pool::break_checked`]). One connect tells about all breaks that were noticed before it began, so a
+//! replica that dies with a thousand requests is asked once.
+
+use super::{Endpoint, Lease, Upstream};
+use crate::clock;
+use crate::pool::{Break, HANDOVER};
+use crate::worker;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout_at};
+
+/// Between two connects of this kind to one endpoint at least: a server that closes each connection after its answer
+/// breaks thousands a second, and a hundred checks of those are plenty.
+const SPACING: Duration = Duration::from_millis(10);
+
+/// The checks of one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// Breaks whose check is not over.
+    pending: AtomicU32,
+    /// The last connect. Held while the next one is under way, so that those who wait share it; tokio's mutex is fair.
+    last: tokio::sync::Mutex<Option<Connect>>,
+}
+
+/// One connect and its result.
+#[derive(Clone, Copy, Debug)]
+struct Connect {
+    began: Instant,
+    accepted: Option<Instant>,
+}
+
+/// What a check found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The endpoint is there: the break concerns the request alone.
+    Alive,
+    /// It is not, and this break is the one that revealed it.
+    Dead,
+    /// It is not, as another break had revealed: this one is a further victim of the same death.
+    Victim,
+}
+
+impl Checks {
+    /// Whether it is open if the endpoint is still there.
+    pub(super) fn are_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > 0
+    }
+
+    /// A connect that began after the break was noticed, and whether it was made for this call.
+    async fn connect(&self, address: SocketAddr, broke: Break) -> (Connect, bool) {
+        let mut last = self.last.lock().await;
+        if let Some(shared) = last.filter(|last| last.began >= broke.noticed) {
+            return (shared, false);
+        }
+        if let Some(last) = &*last {
+            sleep_until((last.began + SPACING).into()).await;
+        }
+        let began = clock::now();
+        let deadline = broke.earliest + HANDOVER;
+        let accepted = matches!(timeout_at(deadline.into(), open(address)).await, Ok(Ok(())));
+        let connect = Connect { began, accepted: accepted.then(clock::now) };
+        *last = Some(connect);
+        (connect, true)
+    }
+}
+
+impl Upstream {
+    /// Finds out whether the endpoint of `lease` is still there, of which a connection broke as was noticed at `noticed`.
+    /// Goes on when nobody awaits it any more.
+    pub fn check(self: &Arc<Self>, lease: &Lease, noticed: Instant) -> JoinHandle<Fate> {
+        let broke = Break { earliest: worker::heard_since(noticed), noticed };
+        lease.endpoint.checks.pending.fetch_add(1, Ordering::Relaxed);
+        let (upstream, endpoint) = (self.clone(), lease.endpoint.clone());
+        tokio::spawn(async move {
+            let (connect, own) = endpoint.checks.connect(endpoint.address, broke).await;
+            let fate = upstream.conclude(&endpoint, broke, connect, own);
+            endpoint.checks.pending.fetch_sub(1, Ordering::Relaxed);
+            fate
+        })
+    }
+
+    fn conclude(&self, endpoint: &Endpoint, broke: Break, connect: Connect, own: bool) -> Fate {
+        // A connect that failed has been told of by whoever made it.
+        if !own && connect.accepted.is_none() {
+            return Fate::Victim;
+        }
+        let alive = self.apply(|pool, now| pool.break_checked(endpoint.id, broke, connect.accepted, now));
+        match (alive, own) {
+            (true, _) => Fate::Alive,
+            (false, true) => Fate::Dead,
+            (false, false) => Fate::Victim,
+        }
+    }
+}
+
+/// Connects, and lets go by a reset: a close would leave the connection's port waiting for a minute.
+async fn open(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    socket.connect(address).await.map(drop)
+}
