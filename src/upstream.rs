@@ -22,7 +22,7 @@ use check::Checks;
 pub use check::Fate;
 use line::Line;
 pub use line::Place;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -268,9 +268,19 @@ impl Upstream {
 
     /// Takes one retry from the budget; false if it is spent.
     pub fn withdraw_retry(&self, now: Instant) -> bool {
+        self.budget(now).withdraw()
+    }
+
+    /// Whether a retry could be taken from the budget.
+    pub fn has_retry(&self, now: Instant) -> bool {
+        self.budget(now).has_one()
+    }
+
+    /// The budget as it is by now.
+    fn budget(&self, now: Instant) -> MutexGuard<'_, Budget> {
         let mut budget = self.budget.lock();
-        budget.deposit(self.uncounted.swap(0, Ordering::Relaxed));
-        budget.withdraw(now)
+        budget.refill(self.uncounted.swap(0, Ordering::Relaxed), now);
+        budget
     }
 
     /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.

@@ -160,7 +160,8 @@ impl Estimate {
         let memory = if self.young > 0 { YOUNG_MEMORY } else { MEMORY };
         self.young = self.young.saturating_sub(1);
         self.samples = self.samples(answers, now).min(memory - 1.0) + 1.0;
-        self.at = now;
+        // Workers tell in batches, so that an early answer may come after a late one.
+        self.at = self.at.max(now);
         self.answers = answers;
         let share = 1.0 / self.samples;
         let distance = first_byte.max(FINEST).as_secs_f64().ln() - self.mean;

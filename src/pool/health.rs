@@ -173,6 +173,10 @@ impl Pool {
             ProbeResult::Refused | ProbeResult::Unhealthy(_) if draining => {}
             ProbeResult::Refused => {
                 self.answers.ask_by(now);
+                if self.answers.is_absent() {
+                    // It works by what it was, not by what DNS says: its successor on this address would pass a probe.
+                    self.suspect(index, "probe refused while DNS does not know the name", now);
+                }
                 self.fail_probe(index, "probe refused", Cause::Refused, began, now);
             }
             ProbeResult::Unhealthy(reason) => {
@@ -216,7 +220,8 @@ impl Pool {
         let endpoint = &mut self.endpoints[index];
         self.total += 1;
         self.sampled = true;
-        endpoint.condition.answered = Some(now);
+        // Answers are told in batches, late ones after early ones.
+        endpoint.condition.answered = endpoint.condition.answered.max(Some(now));
         // One request was the trial; the next is not to follow it before the weights are published on their timer.
         self.changed |= std::mem::take(&mut endpoint.trial);
         if status < 500 {

@@ -58,6 +58,11 @@ impl Answers {
         Answers { due: now, asked: None, fine: None, tried: false, resolves: None, absent_since: None, rejected }
     }
 
+    /// The last answer said that the name does not exist.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent_since.is_some()
+    }
+
     /// Has the next question asked by then, if the spacing allows.
     pub(super) fn ask_by(&mut self, at: Instant) {
         let earliest = self.asked.map_or(at, |asked| asked + SPACING);

@@ -97,17 +97,21 @@ impl Budget {
         Budget { tokens: BURST, refilled: now }
     }
 
-    /// A new request came: a fifth of a retry more.
-    pub fn deposit(&mut self, requests: u32) {
-        self.tokens = (self.tokens + PER_REQUEST * f64::from(requests)).min(BURST);
+    /// Adds what `requests` new ones and the time since the last call are worth.
+    pub fn refill(&mut self, requests: u32, now: Instant) {
+        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + PER_REQUEST * f64::from(requests) + PER_SECOND * passed).min(BURST);
+        self.refilled = self.refilled.max(now);
+    }
+
+    /// Whether there is a retry to take.
+    pub fn has_one(&self) -> bool {
+        self.tokens >= 1.0
     }
 
     /// Takes one retry, or says that the budget is spent.
-    pub fn withdraw(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + PER_SECOND * passed).min(BURST);
-        self.refilled = self.refilled.max(now);
-        let granted = self.tokens >= 1.0;
+    pub fn withdraw(&mut self) -> bool {
+        let granted = self.has_one();
         if granted {
             self.tokens -= 1.0;
         }
@@ -177,13 +181,15 @@ mod tests {
     fn budget_bears_a_fifth_of_the_requests_and_ten_a_second() {
         let start = crate::clock::now();
         let mut budget = Budget::new(start);
-        let burst = (0..1000).filter(|_| budget.withdraw(start)).count();
+        let burst = (0..1000).filter(|_| budget.withdraw()).count();
         assert_eq!(burst, 256);
-        budget.deposit(100);
-        assert_eq!((0..100).filter(|_| budget.withdraw(start)).count(), 20);
+        assert!(!budget.has_one());
+        budget.refill(100, start);
+        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 20);
         let later = start + Duration::from_secs(2);
-        assert_eq!((0..100).filter(|_| budget.withdraw(later)).count(), 20);
-        budget.deposit(u32::MAX);
-        assert_eq!((0..1000).filter(|_| budget.withdraw(later)).count(), 256, "saved up without bound");
+        budget.refill(0, later);
+        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 20);
+        budget.refill(u32::MAX, later);
+        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 256, "saved up without bound");
     }
 }

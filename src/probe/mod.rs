@@ -16,6 +16,7 @@ use crate::upstream::Upstream;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
@@ -31,14 +32,19 @@ pub trait Probe: Send + Sync + 'static {
     fn probe(&self, address: SocketAddr, how: &config::Probe) -> impl Future<Output = ProbeResult> + Send;
 }
 
+/// A probe of one endpoint.
+struct UnderWay {
+    task: AbortHandle,
+    /// It has its slot, and the endpoint is being asked.
+    begun: Arc<AtomicBool>,
+}
+
 /// Probes `upstream`'s endpoints until it is closed, and calls its pool whenever that wants to be called.
 pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     // Ends with the loop, and the probes under way with it.
     let mut running = JoinSet::new();
-    // Whose they are. Where replicas hang by the hundred a probe waits longer for its turn than the pool waits for its
-    // result, and would be asked for again and again.
-    let mut asked: HashMap<EndpointId, AbortHandle> = HashMap::new();
+    let mut asked: HashMap<EndpointId, UnderWay> = HashMap::new();
     let mut rings = HashSet::new();
     let mut earliest = clock::now();
     loop {
@@ -75,19 +81,28 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
             pool.tick(|id| upstream.in_flight(id), now);
             pool.due_probes(now)
         });
-        asked.retain(|_, task| !task.is_finished());
+        asked.retain(|_, probe| !probe.task.is_finished());
         for (id, address) in due {
-            if asked.contains_key(&id) {
-                continue;
+            if let Some(before) = asked.get(&id) {
+                // Where replicas hang by the hundred a probe waits longer for its turn than the pool waits for its result.
+                // One that has yet to begin tells all that a new one would.
+                if !before.begun.load(Ordering::Relaxed) {
+                    continue;
+                }
+                // The pool wants to know anew: what this one would say began too early to count.
+                before.task.abort();
             }
             let (upstream, probe, slots) = (upstream.clone(), probe.clone(), slots.clone());
+            let begun = Arc::new(AtomicBool::new(false));
+            let begins = begun.clone();
             let task = running.spawn(async move {
                 let _slot = slots.acquire().await;
+                begins.store(true, Ordering::Relaxed);
                 let began = clock::now();
                 let result = probe.probe(address, &upstream.config().probe).await;
                 (id, address, began, result)
             });
-            asked.insert(id, task);
+            asked.insert(id, UnderWay { task, begun });
         }
     }
 }

@@ -72,6 +72,32 @@ async fn new_replicas_are_proven_at_once_and_then_probed_each_interval() {
     assert!((30..=36).contains(&asked), "{asked} probes of 3 replicas in 10 intervals");
 }
 
+// D4
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_may_end_a_suspicion_does_not_wait_for_one_that_may_not() {
+    let upstream = serving(1);
+    let probe = Arc::new(Scripted { takes: ms(900), ..Scripted::default() });
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream).iter().all(|e| e.health == Health::Up)).await;
+    let asked = || probe.asked.lock().len();
+    let before = asked();
+    until(|| asked() > before).await;
+    // A routine probe is under way now, and its connection is refused to a request.
+    let id = views(&upstream)[0].id;
+    upstream.apply(|pool, now| pool.record(id, crate::pool::Outcome::Refused, now));
+    tokio::time::sleep(ms(260)).await;
+    let before = asked();
+    let listed = clock::now();
+    upstream.apply(|pool, now| {
+        pool.asked(now);
+        pool.resolved(&Resolution::Addresses(vec![ip(1)]), &[], now, now);
+    });
+    until(|| asked() > before).await;
+    assert!(clock::now() - listed <= ms(20), "it began {:?} after the answer", clock::now() - listed);
+    until(|| views(&upstream).iter().all(|e| !e.suspect)).await;
+    assert!(clock::now() - listed <= ms(950), "it took {:?}", clock::now() - listed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_hangs_delays_no_probe_of_another() {
     let upstream = serving(2);

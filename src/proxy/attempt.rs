@@ -263,6 +263,10 @@ impl Exchange<'_> {
     /// Who takes a request over from the endpoint of `lease`, and whether the budget bears it: if not it stays, as nothing
     /// has failed yet.
     fn somebody_else(&self, lease: &Lease, attempts: &Attempts, now: Instant) -> Option<Lease> {
+        // Asked first: a place that is taken and given back each time would be missing elsewhere.
+        if !self.upstream.has_retry(now) {
+            return None;
+        }
         let mut tried = attempts.tried.clone();
         tried.push(lease.id());
         self.upstream.acquire_other(&tried).filter(|_| self.upstream.withdraw_retry(now))

@@ -32,6 +32,8 @@ pub(super) enum DialError {
     TimedOut,
     /// This host has no descriptor or port left: no replica is to blame.
     Exhausted,
+    /// Accepted, but the endpoint left or became suspect meanwhile, so that another app may have accepted.
+    Withdrawn,
 }
 
 /// A connection to the endpoint of `lease`, or of another lease that won the race against it. A failed endpoint is
@@ -101,6 +103,7 @@ fn conclude(
     attempts: &mut Attempts,
 ) -> Result<(Lease, Box<Reader>, Writer), DialError> {
     let error = match result {
+        Ok(_) if lease.generation() != lease.endpoint().kept().generation() => DialError::Withdrawn,
         Ok(stream) => {
             let (reader, writer) = socket::split(stream);
             return Ok((lease, reader, writer));
@@ -110,7 +113,7 @@ fn conclude(
     let outcome = match error {
         DialError::Refused => Outcome::Refused,
         DialError::TimedOut => Outcome::ConnectTimedOut,
-        DialError::Exhausted => Outcome::Abandoned,
+        DialError::Exhausted | DialError::Withdrawn => Outcome::Abandoned,
     };
     upstream.record(&lease, outcome, crate::clock::now());
     attempts.note(lease.id(), lease.endpoint().address());
@@ -129,5 +132,26 @@ mod tests {
         assert!(!is_exhaustion(&error), "{error}");
         let result = connect("255.255.255.255:80".parse().unwrap(), Duration::from_secs(30)).await;
         assert_eq!(result.unwrap_err(), DialError::Refused);
+    }
+
+    // D8
+    #[tokio::test]
+    async fn a_connection_accepted_after_its_endpoint_became_suspect_is_not_used() {
+        use crate::discovery::tests::{ip, upstream};
+        use crate::pool::{ProbeResult, Resolution};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let upstream = upstream(crate::config::Host::Name("app".into()), port);
+        upstream.apply(|pool, now| {
+            pool.resolved(&Resolution::Addresses(vec![ip(1)]), &[], now, now);
+            for (id, _) in pool.due_probes(now) {
+                pool.probed(id, &ProbeResult::Passed, now, now);
+            }
+        });
+        let lease = upstream.acquire(&[]).expect("it is proven");
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        upstream.record(&lease, Outcome::Refused, crate::clock::now());
+        let ended = conclude(&upstream, lease, Ok(stream), &mut Attempts::default());
+        assert_eq!(ended.err(), Some(DialError::Withdrawn));
     }
 }

@@ -196,10 +196,11 @@ impl Exchange<'_> {
                     DialError::Refused => "refused",
                     DialError::TimedOut => "timed_out",
                     DialError::Exhausted => "exhausted",
+                    DialError::Withdrawn => "withdrawn",
                 });
                 Err(Failed {
                     problem: match error {
-                        DialError::Refused => Problem::Refused,
+                        DialError::Refused | DialError::Withdrawn => Problem::Refused,
                         DialError::TimedOut => Problem::ConnectTimeout,
                         DialError::Exhausted => Problem::Exhausted,
                     },

@@ -125,6 +125,22 @@ fn name_that_is_gone_clears_nobody() {
     assert_eq!(story.usable(), [2]);
 }
 
+// D14
+#[test]
+fn replica_that_refuses_a_probe_while_the_name_is_gone_is_not_trusted_by_a_probe_alone() {
+    let mut story = Story::of(&[1]);
+    story.next_answer(&[1]);
+    story.ask(Resolution::Absent);
+    assert_eq!(story.usable(), [1], "it works, and the name may come back");
+    story.probe(1, &ProbeResult::Refused);
+    assert!(story.usable().is_empty());
+    // Another app has its address by now, and answers probes.
+    story.probe(1, &ProbeResult::Passed);
+    story.pass_time(ms(500));
+    story.ask(Resolution::Absent);
+    assert!(story.usable().is_empty());
+}
+
 #[test]
 fn later_break_makes_an_earlier_answer_worthless() {
     let mut story = Story::of(&[1, 2]);
