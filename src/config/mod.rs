@@ -158,8 +158,9 @@ impl Default for Server {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
             threads: 0,
-            // Below the 30 s that Dokku leaves between SIGTERM and SIGKILL.
-            drain: Duration::from_secs(25),
+            // `docker stop` and compose leave 10 s between SIGTERM and SIGKILL; the second is for what cuts the rest, on
+            // a busy host. Who grants more (Dokku: 30 s) may set more.
+            drain: Duration::from_secs(9),
             header_timeout: Duration::from_secs(10),
             max_header: 64 << 10,
             max_target: 8 << 10,

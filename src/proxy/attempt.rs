@@ -73,6 +73,8 @@ impl Exchange<'_> {
         attempts: &mut Attempts,
     ) -> Attempt {
         let Link { mut reader, mut writer, reused } = link;
+        // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
+        writer.begin();
         let patience = self.limits.body_idle;
         let at_hand = if replay.is_untouched() { inflow.at_hand() } else { None };
         let mut inbound = if let Some(body) = at_hand {
@@ -124,6 +126,7 @@ impl Exchange<'_> {
         if let Err(error) = passed {
             return Attempt::End(self.cut(&lease, error, attempts));
         }
+        writer.end();
         if sent
             && answer.keeps_alive
             && let Some(reader) = source.into_next().await

@@ -85,6 +85,7 @@ impl Client {
     /// request's state is moved to the heap whole.
     async fn turn(&mut self, proxy: &Proxy, table: &Table, mut reader: Box<Reader>) -> Option<Box<Reader>> {
         let mut raw = std::mem::take(&mut self.head);
+        self.writer.begin();
         let (end, inflow, last) = {
             let _active = proxy.active();
             match self.read(proxy, &table.server, &mut reader, &mut raw).await {
@@ -95,6 +96,9 @@ impl Client {
                 Err(end) => (end, Inflow::request(reader, Framing::Empty), false),
             }
         };
+        if !matches!(end, End::Cut(_) | End::Upgraded(_)) {
+            self.writer.end();
+        }
         match end {
             End::Next => {
                 self.head = raw;
@@ -106,14 +110,10 @@ impl Client {
                 Box::pin(self.linger(inflow)).await;
                 None
             }
-            End::Cut(_) => {
-                self.writer.reset();
-                None
-            }
-            End::Gone | End::Problem(_) => None,
+            End::Cut(_) | End::Gone | End::Problem(_) => None,
             End::Upgraded(upgraded) => {
                 let reader = inflow.into_reader()?;
-                Box::pin(tunnel::run(*upgraded, reader, &mut self.writer, table.server.body_idle)).await;
+                Box::pin(tunnel::run(proxy, *upgraded, reader, &mut self.writer, table.server.body_idle)).await;
                 None
             }
         }

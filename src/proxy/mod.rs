@@ -61,7 +61,9 @@ pub struct Proxy {
     draining: AtomicBool,
     /// Requests under way.
     active: AtomicUsize,
-    /// When the last request ended, as [`Proxy::millis`].
+    /// Connections that changed their protocol.
+    tunnels: AtomicUsize,
+    /// When the last request or tunnel ended, as [`Proxy::millis`].
     last_end: AtomicU64,
     started: Instant,
     metrics: Arc<ServerMetrics>,
@@ -85,6 +87,7 @@ impl Proxy {
             table: ArcSwap::from_pointee(table),
             draining: AtomicBool::new(false),
             active: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
             started: clock::now(),
             metrics: Arc::default(),
@@ -121,7 +124,12 @@ impl Proxy {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// When the last request ended, as [`Proxy::millis`].
+    /// Connections that changed their protocol and run on.
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// When the last request or tunnel ended in a drain, as [`Proxy::millis`].
     pub fn last_end(&self) -> u64 {
         self.last_end.load(Ordering::Relaxed)
     }
@@ -145,20 +153,31 @@ impl Proxy {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn active(&self) -> Active<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Active { proxy: self }
+    fn active(&self) -> UnderWay<'_> {
+        UnderWay::new(self, &self.active)
+    }
+
+    fn tunnel(&self) -> UnderWay<'_> {
+        UnderWay::new(self, &self.tunnels)
     }
 }
 
-/// A request under way.
-struct Active<'a> {
+/// Something under way that a drain waits for, counted until it is dropped.
+struct UnderWay<'a> {
     proxy: &'a Proxy,
+    count: &'a AtomicUsize,
 }
 
-impl Drop for Active<'_> {
+impl<'a> UnderWay<'a> {
+    fn new(proxy: &'a Proxy, count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay { proxy, count }
+    }
+}
+
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.proxy.active.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
         if self.proxy.is_draining() {
             self.proxy.last_end.store(self.proxy.millis(), Ordering::Relaxed);
         }

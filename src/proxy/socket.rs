@@ -23,7 +23,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 pub(super) fn split(stream: TcpStream) -> (Box<Reader>, Writer) {
     let (reader, writer) = stream.into_split();
     let reader = Reader { half: reader, ahead: BytesMut::new() };
-    (Box::new(reader), Writer { half: Some(writer) })
+    (Box::new(reader), Writer { half: Some(writer), under_way: false })
 }
 
 /// The reading side.
@@ -240,6 +240,8 @@ impl Peek for Reader {}
 #[derive(Debug)]
 pub(super) struct Writer {
     half: Option<OwnedWriteHalf>,
+    /// Something is under way: dropped now, the connection is reset.
+    under_way: bool,
 }
 
 /// Why a write did not end.
@@ -303,6 +305,17 @@ impl Writer {
         let _ = socket2::SockRef::from(self.half().as_ref()).set_linger(Some(Duration::ZERO));
     }
 
+    /// From here to [`Writer::end`] dropping it resets the connection: the task was ended in the middle of something, and
+    /// no peer may take what it got for the whole.
+    pub(super) fn begin(&mut self) {
+        self.under_way = true;
+    }
+
+    /// What [`Writer::begin`] began is whole, or its peer knows that it is not.
+    pub(super) fn end(&mut self) {
+        self.under_way = false;
+    }
+
     /// Says that nothing more will come; the other direction stays open.
     pub(super) fn finish(&mut self) {
         let _ = socket2::SockRef::from(self.half().as_ref()).shutdown(std::net::Shutdown::Write);
@@ -321,6 +334,9 @@ impl Writer {
 impl Drop for Writer {
     /// Tokio's half would shut the direction down, and a reset must not begin with a clean end.
     fn drop(&mut self) {
+        if self.under_way {
+            self.reset();
+        }
         if let Some(half) = self.half.take() {
             half.forget();
         }

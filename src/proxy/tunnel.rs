@@ -1,5 +1,6 @@
 //! A connection that changed its protocol (a WebSocket): bytes both ways until both ends have closed.
 
+use super::Proxy;
 use super::exchange::Upgraded;
 use super::socket::{Reader, Writer};
 use super::timer::Timer;
@@ -11,22 +12,26 @@ const BUFFER: usize = 16 * 1024;
 /// One end broke.
 struct Broken;
 
-/// Passes bytes until both ends have closed, or one breaks: then the other is reset. What either sent ahead of the switch
-/// lies in its reader.
+/// Passes bytes until both ends have closed. If one breaks, or the tunnel is dropped before, both are reset. What either
+/// sent ahead of the switch lies in its reader.
 pub(super) async fn run(
+    proxy: &Proxy,
     upgraded: Upgraded,
     mut client_reader: Box<Reader>,
     client_writer: &mut Writer,
     patience: Duration,
 ) {
     let Upgraded { lease, mut reader, mut writer } = upgraded;
+    let _tunnel = proxy.tunnel();
     client_writer.keep_alive();
     writer.keep_alive();
+    client_writer.begin();
+    writer.begin();
     let up = copy(&mut client_reader, &mut writer, patience);
     let down = copy(&mut reader, client_writer, patience);
-    if tokio::try_join!(up, down).is_err() {
-        client_writer.reset();
-        writer.reset();
+    if tokio::try_join!(up, down).is_ok() {
+        client_writer.end();
+        writer.end();
     }
     drop(lease);
 }

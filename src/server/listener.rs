@@ -1,6 +1,7 @@
 //! Listening sockets, and the places for client connections.
 
 use super::StartError;
+use super::drain::Orders;
 use crate::clock;
 use crate::proxy::{Proxy, Seat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,7 +11,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
@@ -174,14 +174,9 @@ impl Guests {
     }
 }
 
-/// Accepts and serves until `closed`; then empties the accept queue, closes the listener and serves what is left until
-/// the process ends.
-pub(super) async fn serve(
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
-    seats: Arc<Seats>,
-    mut closed: watch::Receiver<bool>,
-) {
+/// Accepts and serves until the listener is to be closed; then empties the accept queue, closes the listener and serves
+/// what is left until that is to be cut.
+pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, seats: Arc<Seats>, mut orders: Orders) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
         return;
     };
@@ -192,7 +187,7 @@ pub(super) async fn serve(
         let full = seats.are_full() && !guests.has_resting();
         tokio::select! {
             biased;
-            _ = closed.changed() => break,
+            () = orders.close() => break,
             _ = sweep.tick() => sweep_kept(&proxy),
             accepted = listener.accept(), if !full => match accepted {
                 Ok((stream, peer)) => {
@@ -220,8 +215,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(closed);
-    std::future::pending::<()>().await;
+    orders.closed().await;
 }
 
 /// Closes what this worker kept for too long, or what its replica has closed.

@@ -3,6 +3,7 @@
 //! Each worker is a thread with a runtime and a listener of its own, so that a request never changes threads. The main
 //! thread's runtime does what is not a request: DNS, probes, the operator's questions, signals, the configuration.
 
+mod drain;
 mod listener;
 mod live;
 mod reload;
@@ -11,7 +12,6 @@ mod tests;
 mod view;
 
 use crate::admin;
-use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::proxy::Proxy;
 use crate::worker;
@@ -20,24 +20,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{error, info, warn};
-
-/// After SIGTERM the process lives at least this long: Docker takes a record away only once its process is gone, and
-/// clients that resolved the name just before are still on their way.
-const LAST_CALL: Duration = Duration::from_secs(2);
-
-/// Without a request for this long, a draining process is taken to be idle.
-const QUIET: Duration = Duration::from_millis(400);
-
-/// What is left of `drain` for the requests that run when the listeners close.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
-
-/// How often a draining process looks whether it is idle.
-const LOOK: Duration = Duration::from_millis(20);
+use tracing::{error, info};
 
 /// Where the configuration comes from, to read it again.
 #[derive(Clone, Debug)]
@@ -98,13 +83,13 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     runtime.block_on(async {
         let seats = Arc::new(listener::Seats::new(max_connections));
         let live = Live::start(config, source, workers, seats.clone());
-        let (close, closed) = watch::channel(false);
+        let (commander, orders) = drain::Commander::new();
         let threads: Vec<_> = listeners
             .into_iter()
             .enumerate()
-            .map(|(index, listener)| spawn_worker(index, listener, live.proxy().clone(), seats.clone(), closed.clone()))
+            .map(|(index, listener)| spawn_worker(index, listener, live.proxy().clone(), seats.clone(), orders.clone()))
             .collect();
-        drop(closed);
+        drop(orders);
         info!(
             version = env!("CARGO_PKG_VERSION"),
             listen = %live.config().server.listen,
@@ -118,8 +103,7 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
             tokio::spawn(admin::serve(admin, live.clone()));
         }
         wait_for_end(&live).await;
-        drain(live.proxy(), live.config().server.drain, close).await;
-        drop(threads);
+        commander.drain(live.proxy(), live.config().server.drain, threads).await;
         info!("ended");
         Ok(())
     })
@@ -131,7 +115,7 @@ fn spawn_worker(
     listener: std::net::TcpListener,
     proxy: Arc<Proxy>,
     seats: Arc<listener::Seats>,
-    closed: watch::Receiver<bool>,
+    orders: drain::Orders,
 ) -> std::thread::JoinHandle<()> {
     let work = move || {
         worker::enter(index);
@@ -139,7 +123,7 @@ fn spawn_worker(
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 tokio::spawn(worker::beat());
-                listener::serve(listener, proxy, seats, closed).await;
+                listener::serve(listener, proxy, seats, orders).await;
             }),
             Err(error) => error!(%error, worker = index, "worker cannot start"),
         }
@@ -168,42 +152,4 @@ async fn wait_for_end(live: &Arc<Live>) {
             }
         }
     }
-}
-
-/// Ends without losing a request: the listeners stay open, responses tell clients to go elsewhere, and only once nobody
-/// came for a while (or `drain` is nearly over) are the accept queues emptied and the listeners closed.
-async fn drain(proxy: &Arc<Proxy>, drain: Duration, close: watch::Sender<bool>) {
-    let began = clock::now();
-    let elapsed = || clock::now().saturating_duration_since(began);
-    info!(requests = proxy.requests(), at_most = ?drain, "draining");
-    proxy.drain();
-    tokio::spawn(end_at_once_on_second_signal());
-    let quiet = |time: Duration| {
-        proxy.requests() == 0 && u128::from(proxy.millis().saturating_sub(proxy.last_end())) >= time.as_millis()
-    };
-    while elapsed() < drain.saturating_sub(LAST_REQUESTS) && (elapsed() < LAST_CALL || !quiet(QUIET)) {
-        sleep(LOOK).await;
-    }
-    let _ = close.send(true);
-    let closing = clock::now();
-    // Whoever was accepted last has yet to send its request.
-    while clock::now().saturating_duration_since(closing) < LAST_REQUESTS && !(close.is_closed() && quiet(LOOK * 5)) {
-        sleep(LOOK).await;
-    }
-    match proxy.requests() {
-        0 => info!(after = ?elapsed(), "drained"),
-        requests => warn!(requests, after = ?elapsed(), "drain is over; requests are cut off"),
-    }
-}
-
-/// A second SIGTERM or SIGINT means now.
-async fn end_at_once_on_second_signal() {
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    warn!("second signal: ended at once");
-    std::process::exit(1);
 }

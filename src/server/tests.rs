@@ -6,6 +6,7 @@ use crate::config::Route;
 use crate::discovery::tests::upstream;
 use crate::proxy::Table;
 use crate::route::Router;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,8 +39,8 @@ async fn a_panic_in_one_request_ends_that_one_only() {
     let listener = listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let seats = Arc::new(Seats::new(10));
-    let (close, closed) = watch::channel(false);
-    tokio::spawn(listener::serve(listener, proxy.clone(), seats.clone(), closed));
+    let (_commander, orders) = drain::Commander::new();
+    tokio::spawn(listener::serve(listener, proxy.clone(), seats.clone(), orders));
     for _ in 0..4 {
         assert_eq!(ask(address, "/panic").await, "");
         let answer = ask(address, "/fine").await;
@@ -49,5 +50,4 @@ async fn a_panic_in_one_request_ends_that_one_only() {
         tokio::task::yield_now().await;
     }
     assert_eq!(proxy.requests(), 0, "what panicked is counted out");
-    drop(close);
 }

@@ -26,7 +26,7 @@ fn careful() -> App {
 fn proxy(folder: &tempfile::TempDir, upstream: &str) -> App {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let file = folder.path().join("proxy.toml");
-    let changes = [("path = \"/ping\"", "path = \"/status/200\""), ("drain = \"25s\"", "drain = \"8s\"")];
+    let changes = [("path = \"/ping\"", "path = \"/status/200\""), ("drain = \"${DRAIN:-9s}\"", "drain = \"8s\"")];
     let toml = changes.iter().fold(include_str!("../../proxy.toml").to_owned(), |toml, (from, to)| {
         assert!(toml.contains(from), "proxy.toml no longer says {from}");
         toml.replace(from, to)

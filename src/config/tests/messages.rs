@@ -44,7 +44,7 @@ fn the_promised_message_is_given_word_by_word() {
 #[test]
 fn all_problems_of_a_file_are_told_at_once() {
     let text = SHIPPED
-        .replace("drain = \"25s\"", "drain = 25")
+        .replace("drain = \"${DRAIN:-9s}\"", "drain = 25")
         .replace("interval", "intervall")
         .replace("retries = 2", "retries = 11")
         .replace("forwarded = \"off\"", "forwarded = false");

@@ -255,7 +255,7 @@ fn a_reload_is_told_which_keys_want_a_restart() {
     assert_eq!(changed("0.0.0.0:80", "0.0.0.0:81"), ["listen"]);
     assert_eq!(changed("threads = 0", "threads = 2"), ["threads"]);
     assert_eq!(changed("${ADMIN:-127.0.0.1:9180}", "off"), ["admin"]);
-    assert_eq!(changed("drain = \"25s\"", "drain = \"5s\""), [""; 0]);
+    assert_eq!(changed("drain = \"${DRAIN:-9s}\"", "drain = \"5s\""), [""; 0]);
     assert_eq!(old.restart_needed(&parse(SHIPPED, &[("PORT", "82"), ("ADMIN", "off")]).unwrap()), ["listen", "admin"]);
 }
 
@@ -279,7 +279,8 @@ fn the_pool_is_told_the_files_numbers() {
 
 #[test]
 fn the_largest_durations_can_be_added_to_the_present() {
-    let text = SHIPPED.replace("\"25s\"", "\"24h\"").replace("\"60s\"", "\"24h\"").replace("\"1s\"", "\"24h\"");
+    let text =
+        SHIPPED.replace("\"${DRAIN:-9s}\"", "\"24h\"").replace("\"60s\"", "\"24h\"").replace("\"1s\"", "\"24h\"");
     let config = good(&text);
     let times = [config.server.drain, config.server.client_idle, config.dns.interval, config.dns.timeout];
     assert!(
