@@ -49,7 +49,7 @@ fn kinds() -> Vec<Kind> {
         kind("1 KiB", get("/1024"), 1),
         kind("64 KiB", get("/65536"), 3),
         kind("a POST of 4 KiB", post, 1),
-        kind("a POST in chunks", chunks, 23),
+        kind("a POST in chunks", chunks, 1),
         Kind { once: true, ..kind("a new connection", new, 12) },
     ]
 }

@@ -26,6 +26,9 @@ const MOVE_TICK: Duration = Duration::from_millis(100);
 /// Interim responses that one request may bring. Servers send one or two; more is a flood.
 const MAX_INTERIM: u32 = 32;
 
+/// What is wrong with a response whose body is no chunked one.
+const BAD_CHUNKS: &str = "the replica's chunks are malformed";
+
 /// What an attempt came to.
 pub(super) enum Attempt {
     End(End),
@@ -76,7 +79,7 @@ impl Exchange<'_> {
         // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
         writer.begin();
         let patience = self.limits.body_idle;
-        let at_hand = if replay.is_untouched() { inflow.at_hand() } else { None };
+        let at_hand = if replay.is_untouched() { inflow.at_hand(true) } else { None };
         let mut inbound = if let Some(body) = at_hand {
             // It stays where it lies until the exchange is over, for another attempt.
             match writer.write_all([self.request, body, b""], caller.timer, patience).await {
@@ -105,9 +108,9 @@ impl Exchange<'_> {
             return Attempt::End(End::Upgraded(Box::new(Upgraded { lease, reader, writer })));
         }
 
-        let mut source = Inflow::response(reader, answer.framing);
+        let mut source = Inflow::new(reader, answer.framing);
         let mut used = answer.at;
-        let passed = match source.at_hand() {
+        let passed = match source.at_hand(answer.chunked) {
             Some(body) if inbound.is_sent() || body.is_empty() => {
                 match caller.writer.write_all([caller.out, body, b""], caller.timer, patience).await {
                     Ok(()) => Ok(()),
@@ -129,7 +132,7 @@ impl Exchange<'_> {
         writer.end();
         if sent
             && answer.keeps_alive
-            && let Some(reader) = source.into_next().await
+            && let Some(reader) = source.into_next()
         {
             self.keep(&lease, Idle { reader, writer, since: used });
         }
@@ -313,6 +316,7 @@ impl Exchange<'_> {
             DownloadError::ClientGone | DownloadError::ClientSlow => Outcome::Abandoned,
             DownloadError::ReplicaBroken => Outcome::Broken,
             DownloadError::ReplicaSlow => Outcome::TimedOut,
+            DownloadError::ReplicaBad { .. } => Outcome::Invalid,
         };
         let now = clock::now();
         self.upstream.record(lease, outcome, now);
@@ -325,6 +329,8 @@ impl Exchange<'_> {
             DownloadError::ClientGone => End::Gone,
             DownloadError::ClientSlow => End::Cut(None),
             DownloadError::ReplicaBroken => End::Cut(Some(Problem::Incomplete("the replica broke off its response"))),
+            DownloadError::ReplicaBad { started: false } => End::Problem(Problem::Garbage(BAD_CHUNKS)),
+            DownloadError::ReplicaBad { started: true } => End::Cut(Some(Problem::Incomplete(BAD_CHUNKS))),
             DownloadError::ReplicaSlow => {
                 End::Cut(Some(Problem::Incomplete("the replica paused in its response for longer than body_idle")))
             }

@@ -5,6 +5,7 @@ use super::fields::Framing;
 use super::inflow::{Broken, Inflow};
 use super::socket::{WriteError, Writer};
 use super::timer::Timer;
+use std::io::Write as _;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Outgoing<'_> {
         }
         let after: &[u8] = if self.chunked { b"\r\n" } else { b"" };
         if self.chunked {
-            self.gathered.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            let _ = write!(self.gathered, "{:x}\r\n", piece.len());
         }
         if self.gathered.len() + piece.len() <= GATHER {
             self.gathered.extend_from_slice(piece);
@@ -179,8 +180,10 @@ pub(super) enum DownloadError {
     ClientGone,
     /// The client stopped reading.
     ClientSlow,
-    /// The replica broke off, or sent malformed chunks.
+    /// The replica broke off.
     ReplicaBroken,
+    /// The replica sent malformed chunks; with whether the client got anything of the response.
+    ReplicaBad { started: bool },
     /// The replica stopped sending.
     ReplicaSlow,
 }
@@ -204,10 +207,15 @@ pub(super) async fn download(
             None => return Err(DownloadError::ReplicaSlow),
             Some(Ok(None)) => break,
             Some(Ok(Some(piece))) => out.push(piece).await.map_err(gone)?,
-            Some(Err(_)) => {
+            // Nothing was said yet, so an answer of ours can still say what is wrong.
+            Some(Err(Broken::Bad)) if !out.started => return Err(DownloadError::ReplicaBad { started: false }),
+            Some(Err(broken)) => {
                 // What came before the break is the client's.
                 out.flush().await.map_err(gone)?;
-                return Err(DownloadError::ReplicaBroken);
+                return Err(match broken {
+                    Broken::Gone => DownloadError::ReplicaBroken,
+                    Broken::Bad => DownloadError::ReplicaBad { started: true },
+                });
             }
         }
     }

@@ -90,10 +90,10 @@ impl Client {
             let _active = proxy.active();
             match self.read(proxy, &table.server, &mut reader, &mut raw).await {
                 Ok(head) => {
-                    let mut inflow = Inflow::request(reader, head.framing());
+                    let mut inflow = Inflow::new(reader, head.framing());
                     (self.request(proxy, table, &head, &mut inflow).await, inflow, !head.keeps_alive())
                 }
-                Err(end) => (end, Inflow::request(reader, Framing::Empty), false),
+                Err(end) => (end, Inflow::new(reader, Framing::Empty), false),
             }
         };
         if !matches!(end, End::Cut(_) | End::Upgraded(_)) {
@@ -102,17 +102,17 @@ impl Client {
         match end {
             End::Next => {
                 self.head = raw;
-                inflow.into_next().await
+                inflow.into_next()
             }
             // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
-            End::Close if last && inflow.is_last() && inflow.reader().is_some_and(Reader::has_no_news) => None,
+            End::Close if last && inflow.is_last() && inflow.reader().has_no_news() => None,
             End::Close => {
                 Box::pin(self.linger(inflow)).await;
                 None
             }
             End::Cut(_) | End::Gone | End::Problem(_) => None,
             End::Upgraded(upgraded) => {
-                let reader = inflow.into_reader()?;
+                let reader = inflow.into_reader();
                 Box::pin(tunnel::run(proxy, *upgraded, reader, &mut self.writer, table.server.body_idle)).await;
                 None
             }
@@ -247,8 +247,7 @@ impl Client {
     /// Closes so that the client can read what was said.
     async fn linger(&mut self, inflow: Inflow) {
         self.writer.finish();
-        if let Some(mut reader) = inflow.into_reader() {
-            let _ = self.timer.limit(clock::now() + LINGER, reader.discard(LINGER_BYTES)).await;
-        }
+        let mut reader = inflow.into_reader();
+        let _ = self.timer.limit(clock::now() + LINGER, reader.discard(LINGER_BYTES)).await;
     }
 }

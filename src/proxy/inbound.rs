@@ -47,7 +47,7 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     pub(super) fn new(inflow: &'a Inflow) -> Self {
-        Watch { reader: inflow.reader(), ended: false }
+        Watch { reader: Some(inflow.reader()), ended: false }
     }
 
     /// Ready when the client is gone for certain.

@@ -1,45 +1,28 @@
-//! A message's body on its way in, from the connection that it comes over.
-//!
-//! A body of known length, or one that ends with its connection, is read here, from the buffer that its head was read
-//! into. Chunks are pingora's business: its sessions decode them. As the head has been read already, a session is shown
-//! one that says no more than that chunks follow.
+//! A message's body on its way in, from the buffer that its head was read into and the connection behind that.
 
+use super::chunked::{Decoder, Found, Step};
 use super::fields::Framing;
 use super::head::HEAD_READ;
 use super::socket::Reader;
-use bytes::Bytes;
-use pingora_core::protocols::http::v1::{client, server};
-use pingora_error::{BError, ErrorType};
 
 /// One read of a body at most.
 const BODY_READ: usize = 64 * 1024;
 
-/// Says that chunks follow, and nothing else.
-const REQUEST: &[u8] = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-/// Likewise.
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-
 /// A body, and the reader that it comes from.
-pub(super) struct Inflow(Source);
+pub(super) struct Inflow {
+    reader: Box<Reader>,
+    rest: Rest,
+    /// How many bytes of the body lie ahead and were handed out.
+    given: usize,
+    /// The size of the next read where nothing tells how much is to come.
+    room: usize,
+}
 
-enum Source {
-    Plain {
-        reader: Box<Reader>,
-        /// Bytes of the body that are not consumed yet, where the length is known.
-        left: Option<u64>,
-        /// How many of those lie ahead and were handed out.
-        given: usize,
-    },
-    Request {
-        session: Box<server::HttpSession>,
-        begun: bool,
-        piece: Bytes,
-    },
-    Response {
-        session: Box<client::HttpSession>,
-        begun: bool,
-    },
+/// What of a body was not handed out yet.
+enum Rest {
+    Length(u64),
+    ToClose,
+    Chunks(Decoder),
 }
 
 /// Why a body ended early.
@@ -51,169 +34,145 @@ pub(super) enum Broken {
     Bad,
 }
 
-impl From<BError> for Broken {
-    fn from(error: BError) -> Self {
-        match error.etype() {
-            ErrorType::ReadError | ErrorType::ConnectionClosed => Broken::Gone,
-            _ => Broken::Bad,
-        }
-    }
-}
-
 impl Inflow {
-    /// The body of a request whose head was consumed from `reader`.
-    pub(super) fn request(mut reader: Box<Reader>, framing: Framing) -> Self {
-        Inflow(match length(framing) {
-            Ok(left) => Source::Plain { reader, left, given: 0 },
-            Err(Chunks) => {
-                reader.unread(REQUEST);
-                let mut session = Box::new(server::HttpSession::new(reader));
-                session.set_read_timeout(None);
-                session.set_pipelining_enabled(true);
-                Source::Request { session, begun: false, piece: Bytes::new() }
-            }
-        })
-    }
-
-    /// The body of a response whose head was consumed from `reader`.
-    pub(super) fn response(mut reader: Box<Reader>, framing: Framing) -> Self {
-        Inflow(match length(framing) {
-            Ok(left) => Source::Plain { reader, left, given: 0 },
-            Err(Chunks) => {
-                reader.unread(RESPONSE);
-                Source::Response { session: Box::new(client::HttpSession::new(reader)), begun: false }
-            }
-        })
+    /// The body of a message whose head was consumed from `reader`.
+    pub(super) fn new(reader: Box<Reader>, framing: Framing) -> Self {
+        let (rest, room) = match framing {
+            Framing::Empty => (Rest::Length(0), HEAD_READ),
+            Framing::Length(length) => (Rest::Length(length), HEAD_READ),
+            Framing::ToClose => (Rest::ToClose, BODY_READ),
+            Framing::Chunked => (Rest::Chunks(Decoder::new()), HEAD_READ),
+        };
+        Inflow { reader, rest, given: 0, room }
     }
 
     /// Who reads it.
-    pub(super) fn reader(&self) -> Option<&Reader> {
-        match &self.0 {
-            Source::Plain { reader, .. } => Some(reader),
-            Source::Request { session, .. } => Reader::in_stream(session.stream()),
-            Source::Response { session, .. } => Reader::in_stream(session.stream()),
-        }
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
-    /// All that is left of the body, if that was read already: it can be sent without being consumed.
-    pub(super) fn at_hand(&self) -> Option<&[u8]> {
-        match &self.0 {
-            Source::Plain { reader, left: Some(left), given: 0 } => {
-                usize::try_from(*left).ok().and_then(|left| reader.ahead().get(..left))
+    /// The whole body as it is to be sent, if all of it was read already: it is not consumed by that. `chunked`: chunks
+    /// may be sent as chunks.
+    pub(super) fn at_hand(&self, chunked: bool) -> Option<&[u8]> {
+        let ahead = self.reader.ahead();
+        match &self.rest {
+            _ if self.given > 0 => None,
+            Rest::Length(left) => ahead.get(..usize::try_from(*left).ok()?),
+            Rest::ToClose => None,
+            Rest::Chunks(_) if !chunked => None,
+            Rest::Chunks(decoder) => {
+                let mut decoder = decoder.clone();
+                let length = rest_of(&mut decoder, ahead)?;
+                decoder.is_canonical().then_some(&ahead[..length])
             }
-            _ => None,
         }
     }
 
     /// Whether the whole body was handed out.
-    pub(super) fn is_done(&mut self) -> bool {
-        match &mut self.0 {
-            Source::Plain { left, given, .. } => *left == Some(*given as u64),
-            Source::Request { session, begun, .. } => *begun && session.is_body_done(),
-            Source::Response { session, begun } => *begun && session.is_body_done(),
+    pub(super) fn is_done(&self) -> bool {
+        match &self.rest {
+            Rest::Length(left) => *left == 0,
+            Rest::ToClose => false,
+            Rest::Chunks(decoder) => decoder.is_done(),
         }
     }
 
     /// Whether the body was read whole, and nothing behind it.
     pub(super) fn is_last(&self) -> bool {
-        match &self.0 {
-            Source::Plain { reader, left, .. } => *left == Some(reader.ahead().len() as u64),
-            _ => false,
-        }
+        self.left_ahead() == Some(self.reader.ahead().len())
     }
 
     /// The next bytes of the body; nothing once it is whole. May be dropped while it waits.
     pub(super) async fn piece(&mut self) -> Result<Option<&[u8]>, Broken> {
-        match &mut self.0 {
-            Source::Plain { reader, left, given } => plain_piece(reader, left, given).await,
-            Source::Request { session, begun, piece } => {
-                if !std::mem::replace(begun, true) {
-                    session.read_request().await?.ok_or(Broken::Gone)?;
+        loop {
+            self.reader.consume(std::mem::take(&mut self.given));
+            let here = self.reader.ahead().len();
+            match &mut self.rest {
+                Rest::Length(0) => return Ok(None),
+                Rest::Length(left) if here > 0 => {
+                    self.given = usize::try_from(*left).map_or(here, |left| left.min(here));
+                    *left -= self.given as u64;
                 }
-                Ok(session.read_body_bytes().await?.map(|bytes| {
-                    *piece = bytes;
-                    &**piece
-                }))
+                Rest::ToClose if here > 0 => self.given = here,
+                Rest::Length(_) | Rest::ToClose => {}
+                Rest::Chunks(decoder) => {
+                    let Step { framing, found } = decoder.decode(self.reader.ahead()).map_err(|_| Broken::Bad)?;
+                    self.reader.consume(framing);
+                    match found {
+                        Found::Data(count) => self.given = count,
+                        Found::Trailers(count) => self.reader.consume(count),
+                        Found::End => return Ok(None),
+                        Found::Nothing => {}
+                    }
+                }
             }
-            Source::Response { session, begun } => {
-                if !std::mem::replace(begun, true) {
-                    session.read_response().await?;
+            if self.given > 0 {
+                return Ok(Some(&self.reader.ahead()[..self.given]));
+            }
+            if self.reader.ahead().is_empty() && !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more of the body; false where the connection's end is the body's.
+    async fn fill(&mut self) -> Result<bool, Broken> {
+        let expected = match &self.rest {
+            Rest::Length(left) => *left,
+            Rest::ToClose => 0,
+            Rest::Chunks(decoder) => decoder.left_of_chunk(),
+        };
+        let room = usize::try_from(expected).unwrap_or(BODY_READ).clamp(self.room, BODY_READ);
+        match self.reader.fill(room).await {
+            Ok(0) if matches!(self.rest, Rest::ToClose) => {
+                self.rest = Rest::Length(0);
+                Ok(false)
+            }
+            Ok(0) | Err(_) => Err(Broken::Gone),
+            Ok(count) => {
+                // Small chunks say little about what follows: as long as each read is filled, the next is larger.
+                if count >= self.room {
+                    self.room = (self.room * 2).min(BODY_READ);
                 }
-                Ok(session.read_body_ref().await?)
+                Ok(true)
             }
         }
     }
 
     /// The reader, behind the body, which was taken whole: for the next message.
-    pub(super) async fn into_next(self) -> Option<Box<Reader>> {
-        match self.0 {
-            Source::Plain { mut reader, left, .. } => {
-                let left = usize::try_from(left?).ok().filter(|left| *left <= reader.ahead().len())?;
-                reader.consume(left);
-                Some(reader)
-            }
-            Source::Request { session, begun: true, .. } => {
-                let (stream, surplus) = Box::pin(session.reuse()).await.ok()??.into_parts();
-                let mut reader = Reader::from_stream(stream)?;
-                if let Some(surplus) = surplus {
-                    reader.unread(&surplus);
-                }
-                Some(reader)
-            }
-            Source::Response { mut session, begun: true } => {
-                session.respect_keepalive();
-                Box::pin(session.reuse()).await.and_then(Reader::from_stream)
-            }
-            _ => None,
-        }
+    pub(super) fn into_next(mut self) -> Option<Box<Reader>> {
+        let left = self.left_ahead()?;
+        self.reader.consume(left);
+        Some(self.reader)
     }
 
     /// The reader, wherever it stands.
-    pub(super) fn into_reader(self) -> Option<Box<Reader>> {
-        match self.0 {
-            Source::Plain { reader, .. } => Some(reader),
-            Source::Request { session, .. } => Reader::from_stream(session.into_inner()),
-            Source::Response { session, .. } => Reader::from_stream(session.into_inner()),
-        }
+    pub(super) fn into_reader(self) -> Box<Reader> {
+        self.reader
+    }
+
+    /// How many bytes of what lies ahead are the body's, if it ends there.
+    fn left_ahead(&self) -> Option<usize> {
+        let ahead = self.reader.ahead();
+        let left = match &self.rest {
+            Rest::Length(left) => usize::try_from(*left).ok()?,
+            Rest::ToClose => return None,
+            Rest::Chunks(decoder) => rest_of(&mut decoder.clone(), &ahead[self.given..])?,
+        };
+        Some(self.given + left).filter(|left| *left <= ahead.len())
     }
 }
 
-/// A body that has no length but comes in chunks.
-struct Chunks;
-
-/// The length of a body, if it has one.
-fn length(framing: Framing) -> Result<Option<u64>, Chunks> {
-    match framing {
-        Framing::Empty => Ok(Some(0)),
-        Framing::Length(length) => Ok(Some(length)),
-        Framing::ToClose => Ok(None),
-        Framing::Chunked => Err(Chunks),
-    }
-}
-
-async fn plain_piece<'r>(
-    reader: &'r mut Reader,
-    left: &mut Option<u64>,
-    given: &mut usize,
-) -> Result<Option<&'r [u8]>, Broken> {
-    reader.consume(*given);
-    *left = left.map(|left| left - *given as u64);
-    *given = 0;
-    if *left == Some(0) {
-        return Ok(None);
-    }
-    if reader.ahead().is_empty() {
-        let expected = left.map_or(BODY_READ, |left| usize::try_from(left).unwrap_or(BODY_READ));
-        match reader.fill(expected.clamp(HEAD_READ, BODY_READ)).await {
-            Ok(0) if left.is_none() => {
-                *left = Some(0);
-                return Ok(None);
-            }
-            Ok(0) | Err(_) => return Err(Broken::Gone),
-            Ok(_) => {}
+/// The length of the rest of a body in chunks, if it ends in `bytes`.
+fn rest_of(decoder: &mut Decoder, bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let Step { framing, found } = decoder.decode(&bytes[at..]).ok()?;
+        at += framing;
+        match found {
+            Found::Data(count) | Found::Trailers(count) => at += count,
+            Found::End => return Some(at),
+            Found::Nothing => return None,
         }
     }
-    let ahead = reader.ahead();
-    *given = left.map_or(ahead.len(), |left| usize::try_from(left).map_or(ahead.len(), |left| left.min(ahead.len())));
-    Ok(Some(&ahead[..*given]))
 }

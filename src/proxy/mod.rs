@@ -2,10 +2,9 @@
 //!
 //! A connection is two handles on one socket ([`socket`]), and the two directions of an exchange are two futures of one
 //! task: else nothing could be read while something is written, and an early answer to an upload or an echo would stand
-//! still. What comes in is parsed by `httparse` ([`head`]); bodies in chunks are decoded by pingora's sessions, which own
-//! the reading handle meanwhile ([`inflow`]). What goes out is written by us: the sessions' writers need the session whole
-//! and set `Date` and `Connection` as they see fit, and their maps of fields, which nobody would read, cost a third of a
-//! small request.
+//! still. What comes in is read where it lies: heads without a map of fields that nobody would look into ([`head`],
+//! [`fields`]), bodies in chunks by a decoder that keeps nothing ([`inflow`], [`chunked`]). A server's usual session does
+//! more than a proxy asks for, and less strictly: it costs a third of a small request.
 //!
 //! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
 //! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]) for
@@ -17,6 +16,7 @@
 mod answer;
 mod attempt;
 mod body;
+mod chunked;
 mod client;
 mod dial;
 mod exchange;
@@ -32,6 +32,7 @@ mod request;
 mod response;
 mod seat;
 mod socket;
+mod syntax;
 mod timer;
 mod tunnel;
 mod waiting;

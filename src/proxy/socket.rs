@@ -1,21 +1,15 @@
-//! One TCP connection as two handles: a [`Reader`] that keeps what it read ahead, and that pingora's sessions can own and
-//! read through where a body comes in chunks; and a [`Writer`], so that one direction never waits for the other.
+//! One TCP connection as two handles: a [`Reader`] that keeps what it read ahead, and a [`Writer`], so that one direction
+//! never waits for the other.
 
 use super::head::HEAD_READ;
 use super::timer::Timer;
 use crate::worker;
 use bytes::{Buf, BytesMut};
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -43,14 +37,6 @@ impl Reader {
     /// Forgets the first `count` bytes of what is ahead.
     pub(super) fn consume(&mut self, count: usize) {
         self.ahead.advance(count);
-    }
-
-    /// Puts bytes back, before what is ahead.
-    pub(super) fn unread(&mut self, bytes: &[u8]) {
-        let mut ahead = BytesMut::with_capacity(bytes.len() + self.ahead.len());
-        ahead.extend_from_slice(bytes);
-        ahead.extend_from_slice(&self.ahead);
-        self.ahead = ahead;
     }
 
     /// Gives the buffer back if nothing is in it: the connection will wait for a while.
@@ -126,16 +112,6 @@ impl Reader {
             }
         }
     }
-
-    /// Takes the reader out of a stream that a session gave back.
-    pub(super) fn from_stream(stream: Stream) -> Option<Box<Reader>> {
-        stream.into_any().downcast().ok()
-    }
-
-    /// Looks at the reader while a session owns it.
-    pub(super) fn in_stream(stream: &Stream) -> Option<&Reader> {
-        (**stream).as_any().downcast_ref()
-    }
 }
 
 /// What [`Reader::peek`] found.
@@ -167,74 +143,6 @@ impl Drop for Reader {
         worker::give_back(std::mem::take(&mut self.ahead));
     }
 }
-
-/// For sessions: first what is ahead, then what comes.
-impl AsyncRead for Reader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.half).poll_read(cx, buf);
-        }
-        let count = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead[..count]);
-        self.ahead.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The sessions never write here, but their trait wants the ability.
-impl AsyncWrite for Reader {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.half.as_ref().poll_write_ready(cx))?;
-            match self.half.as_ref().try_write(buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-#[async_trait::async_trait]
-impl Shutdown for Reader {
-    /// Nothing: when and how a connection ends is decided where its writer is.
-    async fn shutdown(&mut self) {}
-}
-
-impl UniqueID for Reader {
-    fn id(&self) -> UniqueIDType {
-        self.half.as_ref().as_raw_fd()
-    }
-}
-
-impl Ssl for Reader {}
-
-impl GetTimingDigest for Reader {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Reader {
-    fn get_proxy_digest(&self) -> Option<Arc<pingora_core::protocols::raw_connect::ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Reader {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-impl Peek for Reader {}
 
 /// The writing side. Dropping it sends nothing; the connection closes when both sides are gone.
 #[derive(Debug)]

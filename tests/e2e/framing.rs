@@ -156,3 +156,34 @@ fn the_last_answer_of_a_connection_comes_whole_and_ends_it() {
         assert_eq!(wire.ending(), (Ending::Closed, vec![]), "{request:?}");
     }
 }
+
+// H5
+#[test]
+fn a_response_in_malformed_chunks_is_502_or_cut_and_never_looks_whole() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let bed = Bed::new(move |head_of, wire, _| {
+        let (first, second) = match head_of.target() {
+            "/empty-size" => ("2\r\nok\r\n\r\n\r\n", ""),
+            "/extension" => ("2;\n\r\nok\r\n0\r\n\r\n", ""),
+            "/bare-lf" => ("2\nok\n0\n\n", ""),
+            _ => ("2\r\nok\r\n", "\r\n\r\n"),
+        };
+        wire.send(format!("{head}{first}"));
+        if !second.is_empty() {
+            // The rest comes once the client has seen that much.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            wire.send(second);
+        }
+    });
+    for target in ["/empty-size", "/extension", "/bare-lf"] {
+        let mut wire = bed.client();
+        wire.get(target);
+        let response = wire.response().unwrap();
+        crate::assert_own(&response, 502);
+        assert!(response.text().contains("chunks"), "{target}: {}", response.text());
+    }
+    let mut wire = bed.client();
+    wire.get("/late");
+    let cut = wire.response().unwrap_err();
+    assert_eq!((cut.ending, cut.body.as_slice()), (Ending::Reset, b"ok".as_slice()), "{cut:?}");
+}

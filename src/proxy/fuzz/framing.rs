@@ -88,7 +88,7 @@ async fn our_requests(mut reader: Box<Reader>) -> (Vec<Message>, Vec<Vec<u8>>) {
         let raw = reader.ahead()[..length].to_vec();
         reader.consume(length);
         let Ok(head) = RequestHead::read(&raw) else { return (found, sent) };
-        let mut inflow = Inflow::request(reader, head.framing());
+        let mut inflow = Inflow::new(reader, head.framing());
         let Some(body) = whole_body(&mut inflow).await else { return (found, sent) };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         found.push(Message { first: format!("{} {}", text(head.method()), text(head.target())), body });
@@ -106,7 +106,7 @@ async fn our_requests(mut reader: Box<Reader>) -> (Vec<Message>, Vec<Vec<u8>>) {
         if !head.keeps_alive() {
             return (found, sent);
         }
-        match inflow.into_next().await {
+        match inflow.into_next() {
             Some(next) => reader = next,
             None => return (found, sent),
         }
@@ -198,7 +198,7 @@ async fn our_response(mut reader: Box<Reader>) -> Option<Message> {
     let (length, status) = head::read_response(&mut reader, 64 * 1024).await.ok()?;
     let framing = ResponseHead::read(&reader.ahead()[..length], status, false).ok()?.framing();
     reader.consume(length);
-    let body = whole_body(&mut Inflow::response(reader, framing)).await?;
+    let body = whole_body(&mut Inflow::new(reader, framing)).await?;
     Some(Message { first: status.to_string(), body })
 }
 
