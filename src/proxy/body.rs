@@ -257,7 +257,7 @@ mod tests {
             while reader.ahead().len() < size {
                 assert!(reader.fill(size).await.unwrap() > 0);
             }
-            let mut inflow = Inflow::request(reader, Framing::Length(size as u64));
+            let mut inflow = Inflow::new(reader, Framing::Length(size as u64));
             let mut replay = Replay::default();
             let patience = Duration::from_secs(30);
             let framing = Framing::Length(size as u64);

@@ -30,11 +30,16 @@ pub(super) struct Checks {
     last: tokio::sync::Mutex<Option<Connect>>,
 }
 
+/// A connect that nobody answered for this long is proof: on one host's network an answer takes microseconds.
+const SILENCE: Duration = Duration::from_millis(25);
+
 /// One connect and its result.
 #[derive(Clone, Copy, Debug)]
 struct Connect {
     began: Instant,
     accepted: Option<Instant>,
+    /// It was refused, or met silence. Neither this nor accepted: this process was too busy to find out in time.
+    failed: bool,
 }
 
 /// What a check found out.
@@ -46,6 +51,8 @@ pub enum Fate {
     Dead,
     /// It is not, as another break had revealed: this one is a further victim of the same death.
     Victim,
+    /// Nobody knows, and it is treated as if it were not there.
+    Unknown,
 }
 
 impl Checks {
@@ -65,8 +72,10 @@ impl Checks {
         }
         let began = clock::now();
         let deadline = broke.earliest + HANDOVER;
-        let accepted = matches!(timeout_at(deadline.into(), open(address)).await, Ok(Ok(())));
-        let connect = Connect { began, accepted: accepted.then(clock::now) };
+        let result = timeout_at(deadline.into(), open(address)).await;
+        let accepted = matches!(result, Ok(Ok(()))).then(clock::now);
+        let failed = matches!(result, Ok(Err(_))) || (result.is_err() && deadline >= began + SILENCE);
+        let connect = Connect { began, accepted, failed };
         *last = Some(connect);
         (connect, true)
     }
@@ -89,14 +98,14 @@ impl Upstream {
 
     fn conclude(&self, endpoint: &Endpoint, broke: Break, connect: Connect, own: bool) -> Fate {
         // A connect that failed has been told of by whoever made it.
-        if !own && connect.accepted.is_none() {
+        if connect.failed && !own {
             return Fate::Victim;
         }
         let alive = self.apply(|pool, now| pool.break_checked(endpoint.id, broke, connect.accepted, now));
-        match (alive, own) {
-            (true, _) => Fate::Alive,
-            (false, true) => Fate::Dead,
-            (false, false) => Fate::Victim,
+        match connect.failed {
+            _ if alive => Fate::Alive,
+            true => Fate::Dead,
+            false => Fate::Unknown,
         }
     }
 }
