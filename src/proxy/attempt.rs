@@ -290,8 +290,9 @@ impl Exchange<'_> {
         // A response that refuses the rest of the body ends the connection; any other may still see it through.
         let refused = !sent && status >= 400;
         let old = self.head.is_http_1_0();
-        let to_close = framing == Framing::ToClose && old;
-        let keep_client = self.head.keeps_alive() && !self.draining && !refused && !to_close;
+        // Without a length, and in no chunks, the body ends where the connection does.
+        let to_close = old && matches!(framing, Framing::Chunked | Framing::ToClose);
+        let keep_client = self.head.keeps_alive() && !self.proxy.is_draining() && !refused && !to_close;
         let chunked = head.is_chunked_for(old) && framing != Framing::Empty;
         let connection = match (keep_client, old) {
             (false, _) => Some("close"),
@@ -313,7 +314,7 @@ impl Exchange<'_> {
     /// A response that stopped half-way: the client must see that it is not whole.
     fn cut(&self, lease: &Lease, error: DownloadError, attempts: &mut Attempts) -> End {
         let outcome = match error {
-            DownloadError::ClientGone | DownloadError::ClientSlow => Outcome::Abandoned,
+            DownloadError::ClientGone | DownloadError::ClientSlow | DownloadError::UploadFailed => Outcome::Abandoned,
             DownloadError::ReplicaBroken => Outcome::Broken,
             DownloadError::ReplicaSlow => Outcome::TimedOut,
             DownloadError::ReplicaBad { .. } => Outcome::Invalid,
@@ -327,7 +328,7 @@ impl Exchange<'_> {
         attempts.status = 0;
         match error {
             DownloadError::ClientGone => End::Gone,
-            DownloadError::ClientSlow => End::Cut(None),
+            DownloadError::ClientSlow | DownloadError::UploadFailed => End::Cut(None),
             DownloadError::ReplicaBroken => End::Cut(Some(Problem::Incomplete("the replica broke off its response"))),
             DownloadError::ReplicaBad { started: false } => End::Problem(Problem::Garbage(BAD_CHUNKS)),
             DownloadError::ReplicaBad { started: true } => End::Cut(Some(Problem::Incomplete(BAD_CHUNKS))),
@@ -378,7 +379,8 @@ async fn pass_on(
         }
         loop {
             match inbound.poll(cx) {
-                Poll::Ready(Sign::Gone | Sign::Failed(_)) => return Poll::Ready(Err(DownloadError::ClientGone)),
+                Poll::Ready(Sign::Gone) => return Poll::Ready(Err(DownloadError::ClientGone)),
+                Poll::Ready(Sign::Failed(_)) => return Poll::Ready(Err(DownloadError::UploadFailed)),
                 Poll::Ready(Sign::Sent | Sign::Refused) => {}
                 Poll::Pending => return Poll::Pending,
             }

@@ -180,6 +180,9 @@ pub(super) enum DownloadError {
     ClientGone,
     /// The client stopped reading.
     ClientSlow,
+    /// The client's own body broke off, stopped or was malformed, so that the response is not one to all of it. The client
+    /// may still read.
+    UploadFailed,
     /// The replica broke off.
     ReplicaBroken,
     /// The replica sent malformed chunks; with whether the client got anything of the response.

@@ -212,9 +212,11 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    /// Body, trailers, how many bytes the body took, and whether it is canonical; with the bytes coming `size` at a time.
-    /// `Ok(None)`: it is not whole.
-    fn read(bytes: &[u8], size: usize) -> Result<Option<(Vec<u8>, Vec<u8>, usize, bool)>, Malformed> {
+    /// Body, trailers, how many bytes the body took, and whether it is canonical.
+    type Read = (Vec<u8>, Vec<u8>, usize, bool);
+
+    /// What comes of these bytes, `size` at a time. `Ok(None)`: the body is not whole.
+    fn read(bytes: &[u8], size: usize) -> Result<Option<Read>, Malformed> {
         let (mut body, mut trailers, mut used) = (vec![], vec![], 0);
         let mut decoder = Decoder::new();
         for piece in bytes.chunks(size) {

@@ -179,8 +179,7 @@ impl Client {
         };
         head.write(&rewrite, &mut self.request);
         let began = clock::now();
-        let draining = proxy.is_draining();
-        let exchange = Exchange { upstream, config, limits, head, request: &self.request, draining, began };
+        let exchange = Exchange { upstream, config, limits, head, request: &self.request, proxy, began };
         let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.response };
         let mut attempts = Attempts::default();
         let end = exchange.run(inflow, caller, &mut attempts).await;

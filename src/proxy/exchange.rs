@@ -3,6 +3,7 @@
 //! A request is tried until it is answered, may not be repeated, or there is nobody left to try. Who may be tried, and
 //! whether again, is decided in `pool/`; here the attempts are made.
 
+use super::Proxy;
 use super::answer::Problem;
 use super::attempt::{Attempt, Failed};
 use super::body::Replay;
@@ -28,8 +29,7 @@ pub(super) struct Exchange<'a> {
     pub(super) head: &'a RequestHead<'a>,
     /// The head as the replica gets it.
     pub(super) request: &'a [u8],
-    /// The process is draining: the client is told to go elsewhere with its next request.
-    pub(super) draining: bool,
+    pub(super) proxy: &'a Proxy,
     pub(super) began: Instant,
 }
 

@@ -1,6 +1,7 @@
 //! Clients that trickle, flood, leave, and lie (F47 to F67).
 
 use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -309,6 +310,67 @@ fn a_client_that_leaves_before_its_response_frees_the_replica_without_retry() {
     eventually("the replica is freed", || freed.load(Ordering::Relaxed) == 1);
     assert_eq!(bed.ask(GET).status, 200);
     assert_eq!(bed.origin().requests(), 2, "nothing was sent again");
+}
+
+// A2
+#[test]
+fn cancelled_requests_leave_no_connection_in_time_wait() {
+    const CLIENTS: usize = 40;
+    // As most servers do, it closes its side when its client has left.
+    let bed = Bed::with(crate::ailing::without_probes, |head, wire, _| {
+        if head.target() == "/" {
+            return ok(wire);
+        }
+        if head.target() == "/begun" {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+        }
+        wire.ending();
+        wire.close();
+    });
+    // A probe's connection ends in the ordinary way.
+    let before = in_time_wait(bed.origin().address());
+    for (n, target) in ["/slow", "/begun"].into_iter().cycle().take(CLIENTS).enumerate() {
+        let mut wire = bed.client();
+        wire.get(target);
+        eventually("the request is dispatched", || bed.origin().requests() == n + 1);
+        wire.reset();
+    }
+    eventually("the replica is freed", || bed.origin().open() == 0);
+    assert_eq!(bed.ask(GET).status, 200);
+    let waiting = in_time_wait(bed.origin().address());
+    assert_eq!(waiting, before, "connections to the replica in TIME_WAIT after {CLIENTS} cancelled requests");
+}
+
+/// How many connections of this host to `address` are in TIME_WAIT, which takes a local port for a minute each.
+fn in_time_wait(address: SocketAddr) -> usize {
+    const TIME_WAIT: &str = "06";
+    let std::net::IpAddr::V4(ip) = address.ip() else { unreachable!() };
+    // As the kernel prints it: the address in the host's byte order, the port as a number.
+    let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    columns.filter(|c| c.len() > 3 && c[2] == remote && c[3] == TIME_WAIT).count()
+}
+
+// D15
+#[test]
+fn an_upload_that_breaks_off_during_its_response_cuts_the_response() {
+    let bed = Bed::new(|head, wire, _| {
+        if head.target() == "/" {
+            return ok(wire);
+        }
+        // To the close: a clean end would look like the whole of it.
+        wire.send("HTTP/1.0 200 OK\r\n\r\nhalf");
+        wire.ending();
+        wire.close();
+    });
+    let mut wire = bed.client();
+    wire.send("POST /upload HTTP/1.0\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    assert_eq!(wire.head().unwrap().first, "HTTP/1.1 200 OK");
+    assert_eq!(wire.bytes(4).unwrap(), b"half");
+    wire.half_close();
+    assert_eq!(wire.ending().0, Ending::Reset);
+    assert_eq!(bed.ask(GET).status, 200);
 }
 
 // F62

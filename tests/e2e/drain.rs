@@ -1,6 +1,6 @@
 //! The proxy told to end: nothing is lost (P11, F68, F69).
 
-use crate::{Bed, GET, ok, serve};
+use crate::{Bed, GET, gate, ok, serve};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use testbed::{App, Ending, Load, Loopback, LossKind, Network, Plan, Signal, Wire, eventually};
@@ -44,6 +44,25 @@ fn a_draining_proxy_says_so_to_clients_and_to_ready() {
     assert_eq!(kept.ending().0, Ending::Closed);
     let response = bed.ask(GET);
     assert_eq!((response.status, response.get("connection")), (200, Some("close")), "the listener is still open");
+}
+
+// D12
+#[test]
+fn a_response_that_begins_after_sigterm_says_that_the_connection_closes() {
+    let (go, gate) = gate();
+    let bed = Bed::new(move |_, wire, _| {
+        gate();
+        ok(wire);
+    });
+    let mut wire = bed.client();
+    wire.send(GET);
+    eventually("it runs", || bed.origin().requests() == 1);
+    bed.proxy.signal(Signal::SIGTERM);
+    eventually("ready says no", || !bed.proxy.ready());
+    go();
+    let response = wire.response().unwrap();
+    assert_eq!((response.status, response.get("connection")), (200, Some("close")));
+    assert_eq!(wire.ending().0, Ending::Closed);
 }
 
 #[test]

@@ -228,6 +228,37 @@ fn a_client_of_http_1_0_gets_what_it_understands() {
     }
 }
 
+// D2, H1
+#[test]
+fn a_client_of_http_1_0_that_keeps_its_connection_sees_where_a_body_without_a_length_ends() {
+    let bed = Bed::new(|head, wire, _| match (head.method(), head.target()) {
+        ("HEAD", _) => wire.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n"),
+        (_, "/chunked") => {
+            wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\n yo\r\n0\r\n\r\n");
+        }
+        (_, "/to-close") => {
+            wire.send("HTTP/1.0 200 OK\r\n\r\nhello yo");
+            wire.close();
+        }
+        _ => wire.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhello yo"),
+    });
+    let request =
+        |method: &str, target: &str| format!("{method} {target} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+    for target in ["/chunked", "/to-close"] {
+        let mut wire = bed.client();
+        wire.send(request("GET", target));
+        let response = wire.response().unwrap_or_else(|cut| panic!("{target}: {cut:?}"));
+        assert_eq!((response.get("connection"), response.text()), (Some("close"), "hello yo".into()), "{target}");
+        assert_eq!(wire.ending().0, Ending::Closed, "{target}");
+    }
+    // What has a length, or no body, keeps the connection.
+    let mut wire = bed.client();
+    for method in ["GET", "HEAD", "GET"] {
+        wire.send(request(method, "/"));
+        assert_eq!(wire.response_to(method).unwrap().get("connection"), Some("keep-alive"), "{method}");
+    }
+}
+
 #[test]
 fn connections_to_replicas_are_kept_and_shared_by_clients() {
     let bed = Bed::new(|h, w, _| serve(h, w));
