@@ -21,7 +21,7 @@
 //! config/     file and environment → a Config that is valid because it exists
 //! route.rs    pure: host and path → upstream
 //! pool/       pure: decides who belongs to an upstream, who is healthy, who is picked, what is retried
-//! upstream.rs one upstream's live state: the pool behind a lock, the snapshot, the counts, the line of who waits
+//! upstream/   one upstream's live state: the pool behind a lock, the snapshot, the counts, the queue of who waits
 //! discovery/  the DNS loop: asks when the pool wants to know
 //! probe/      the probe loop: likewise for health
 //! proxy/      the data path: connections, exchange, attempts, bodies, tunnels; the only place that names pingora
@@ -29,7 +29,7 @@
 //! admin/      /metrics, /status, /ready
 //! command/    check, status, ready
 //! failure.rs  failed requests: the log and the last fifty
-//! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread
+//! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread;  sync.rs  atomics and locks
 //! ```
 //!
 //! # What holds everywhere
@@ -51,5 +51,6 @@ pub mod probe;
 pub mod proxy;
 pub mod route;
 pub mod server;
+mod sync;
 pub mod upstream;
 pub mod worker;

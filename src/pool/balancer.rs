@@ -27,6 +27,7 @@
 //! Deliberately not here: who is a candidate at all (`health`, `suspicion`, `ejection`, `membership`).
 
 use super::endpoint::EndpointId;
+use super::window::Load;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -81,14 +82,27 @@ pub struct Candidate {
     pub weight: f64,
     /// With nothing in flight the weight counts as 1: a trial of an endpoint that is slow, or was when last seen.
     pub trial: bool,
-    /// In flight at most: the smaller of the cold window and `max_in_flight`; `u32::MAX` for no limit.
+    /// In flight at most: the smaller of the cold window and `ceiling`; `u32::MAX` for no limit.
     pub limit: u32,
+    /// In flight at most where no request waits. In a pool that is cold as a whole the window is no part of it, for there
+    /// is nobody else to send the request to: `max_in_flight`, or 1 on trial.
+    pub ceiling: u32,
+}
+
+/// Which of a candidate's limits counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Candidate::limit`]: other requests wait, or may go elsewhere.
+    Window,
+    /// [`Candidate::ceiling`].
+    Ceiling,
 }
 
 /// The candidate with the lowest `(in flight + 1) · weight` among those below their limit and not excluded, ties at
 /// random. `None` if there is none.
 pub fn pick(
     candidates: &[Candidate],
+    bound: Bound,
     in_flight: impl Fn(usize) -> u32,
     excluded: impl Fn(EndpointId) -> bool,
     rng: &mut fastrand::Rng,
@@ -100,7 +114,7 @@ pub fn pick(
         let count = in_flight(index);
         let score = candidate.score(count);
         // Whoever is excluded is asked last: it is a list to search, and only a would-be winner is worth it.
-        if count >= candidate.limit || score > lowest || excluded(candidate.id) {
+        if count >= candidate.bound(bound) || score > lowest || excluded(candidate.id) {
             continue;
         }
         if score < lowest {
@@ -123,6 +137,19 @@ fn next_winner(winner: u32, rng: &mut fastrand::Rng) -> u32 {
 }
 
 impl Candidate {
+    /// Requests in flight at most.
+    pub fn bound(&self, bound: Bound) -> u32 {
+        match bound {
+            Bound::Window => self.limit,
+            Bound::Ceiling => self.ceiling,
+        }
+    }
+
+    /// The load that a request meets which comes to so many others.
+    pub fn load(&self, others: u32) -> Load {
+        Load { in_flight: others + 1, at_end: others + 1, limit: self.limit }
+    }
+
     /// What [`pick`] compares: the lowest is picked.
     pub fn score(&self, in_flight: u32) -> f64 {
         // + 1: the request to be placed. Without it every idle replica would score 0, the slow one too.

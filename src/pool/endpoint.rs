@@ -8,7 +8,7 @@ use super::ejection::Ejection;
 use super::health::Condition;
 use super::membership::Missing;
 use super::suspicion::Suspicion;
-use super::window::Window;
+use super::window::{Borne, Window};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,7 @@ impl Endpoint {
             suspicion: None,
             strikes: 0,
             ejection: Ejection::default(),
-            window: Window::cold(now),
+            window: Window::careful(&Borne::new(now), now),
             estimate: Estimate::new(now),
             trial: false,
             since: now,
@@ -137,6 +137,12 @@ impl Endpoint {
             Health::Up if self.ejection.until(now).is_some() => Standing::Ejected,
             Health::Up => Standing::Usable,
         }
+    }
+
+    /// One request at a time, and its answer decides: it was ejected, or nobody answers there as far as is known. Of the
+    /// requests that wait for such replicas each would lose a `connect_timeout` by it.
+    pub(super) fn on_trial(&self, now: Instant) -> bool {
+        self.ejection.on_trial(now) || self.condition.is_unreachable()
     }
 
     /// What keeps it from standing better, in a word.

@@ -9,7 +9,7 @@
 
 use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
-use super::window::{STUCK, Window};
+use super::window::{Answer, Load, STUCK_ALONE, Window};
 use super::{EventKind, Outcome, Pool, ProbeResult, ejection};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -120,6 +120,11 @@ impl Condition {
         self.answered
     }
 
+    /// Down because nobody answered, and not by its own word.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.health == Health::Down && self.cause != Some(Cause::Unhealthy)
+    }
+
     /// Whether a request was answered at that time or later.
     fn answered_since(&self, time: Instant) -> bool {
         self.answered.is_some_and(|answered| answered >= time)
@@ -187,12 +192,14 @@ impl Pool {
         self.settle(now);
     }
 
-    /// What a request showed. Unknown ids (removed meanwhile) are ignored.
-    pub fn record(&mut self, id: EndpointId, outcome: Outcome, now: Instant) {
+    /// What a request showed that was sent under this load. Unknown ids (removed meanwhile) are ignored.
+    pub fn record(&mut self, id: EndpointId, outcome: Outcome, load: Load, now: Instant) {
         self.notice(now);
         let Some(index) = self.index(id) else { return };
         match outcome {
-            Outcome::Answered { status, first_byte } => self.answered(index, status, first_byte, now),
+            Outcome::Answered { status, first_byte } => {
+                self.answered(index, Answer { status, first_byte, load }, now);
+            }
             // Nobody listens there, or somebody else.
             Outcome::Refused => self.suspect(index, "connection refused", now),
             // It died, or lost this request only: a connection that is begun at once tells ([`Pool::break_checked`]).
@@ -216,7 +223,8 @@ impl Pool {
         self.settle(now);
     }
 
-    fn answered(&mut self, index: usize, status: u16, first_byte: Duration, now: Instant) {
+    fn answered(&mut self, index: usize, answer: Answer, now: Instant) {
+        let Answer { status, first_byte, load } = answer;
         let endpoint = &mut self.endpoints[index];
         self.total += 1;
         self.sampled = true;
@@ -229,9 +237,12 @@ impl Pool {
             endpoint.estimate.add(first_byte, self.total, now);
         }
         if endpoint.window.limit().is_some() {
-            self.changed |= endpoint.window.answered(now);
+            self.changed |= endpoint.window.answered(&answer, now);
         } else {
             endpoint.strikes = 0;
+        }
+        if !answer.is_strained() {
+            self.borne.prove(load.in_flight, now);
         }
         if endpoint.condition.health == Health::Down && endpoint.condition.cause == Some(Cause::TimedOut) {
             self.pass(index, "answers requests", now);
@@ -244,25 +255,33 @@ impl Pool {
         if endpoint.condition.pass(self.settings.rise, now) {
             self.cool(index, now);
             self.transition(index, EventKind::Up(reason.to_owned()), reason, now);
-            self.wake_by(now + STUCK);
+            self.wake_by(now + STUCK_ALONE);
         }
     }
 
-    /// Starts over with a replica that may be another process than before: one request at first, and nothing is known of
-    /// its speed.
+    /// Starts over with a replica that may be another process than before: it has a window, and nothing is known of its
+    /// speed.
     pub(super) fn cool(&mut self, index: usize, now: Instant) {
+        let among_warm = self.is_among_warm(index);
+        self.endpoints[index].window = self.new_window(index, now);
+        self.endpoints[index].estimate = if among_warm { Estimate::young(now) } else { Estimate::new(now) };
+    }
+
+    fn is_among_warm(&self, index: usize) -> bool {
         let mut others = self.endpoints.iter().enumerate().filter(|(other, _)| *other != index);
-        let among_warm = others.any(|(_, e)| e.working() && e.window.limit().is_none());
-        let endpoint = &mut self.endpoints[index];
-        endpoint.window = Window::cold(now);
-        endpoint.estimate = if among_warm { Estimate::young(now) } else { Estimate::new(now) };
+        others.any(|(_, e)| e.working() && e.window.limit().is_none())
+    }
+
+    fn new_window(&self, index: usize, now: Instant) -> Window {
+        let new = if self.is_among_warm(index) { Window::careful } else { Window::opening };
+        new(&self.borne, now)
     }
 
     fn fail(&mut self, index: usize, reason: &str, cause: Cause, now: Instant) {
         let endpoint = &mut self.endpoints[index];
         if endpoint.condition.fail(self.settings.fall, cause, now) {
             if cause != Cause::Unhealthy {
-                endpoint.window = Window::cold(now);
+                endpoint.window = Window::careful(&self.borne, now);
             }
             self.transition(index, EventKind::Down(reason.to_owned()), reason, now);
         } else if endpoint.condition.health != Health::Up && endpoint.reason != reason {
@@ -330,11 +349,10 @@ impl Pool {
     }
 
     fn readmit(&mut self, index: usize, now: Instant) {
-        let endpoint = &mut self.endpoints[index];
-        endpoint.ejection.readmit(now);
-        endpoint.window = Window::cold(now);
+        self.endpoints[index].ejection.readmit(now);
+        self.endpoints[index].window = self.new_window(index, now);
         self.transition(index, EventKind::Readmitted, "back after ejection", now);
-        self.wake_by(now + STUCK);
+        self.wake_by(now + STUCK_ALONE);
     }
 
     /// How many that could work are ejected, and how many may be: half, so that the last one never is.

@@ -29,10 +29,12 @@ use endpoint::{Endpoint, Standing};
 use membership::Answers;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+use window::Borne;
 
-pub use balancer::{Candidate, pick};
+pub use balancer::{Bound, Candidate, pick};
 pub use endpoint::{EndpointId, EndpointView, Health, Membership};
 pub use suspicion::{Break, HANDOVER};
+pub use window::Load;
 
 /// New weights are published this often at most. A replica's speed is known from eight answers, and at 1,000 requests a
 /// second those take longer.
@@ -161,6 +163,7 @@ pub struct Pool {
     endpoints: Vec<Endpoint>,
     last_id: u64,
     answers: Answers,
+    borne: Borne,
     events: Vec<Event>,
     /// Answers to requests so far: the clock by which estimates age in a quiet pool.
     total: u64,
@@ -186,6 +189,7 @@ impl Pool {
             endpoints: Vec::new(),
             last_id: 0,
             answers: Answers::new(now),
+            borne: Borne::new(now),
             events: Vec::new(),
             total: 0,
             seen: now,
@@ -232,7 +236,7 @@ impl Pool {
             self.touch();
         }
         for endpoint in self.endpoints.iter_mut() {
-            if endpoint.standing(now) < Standing::HeldBack {
+            if endpoint.standing(now) < Standing::HeldBack && !endpoint.on_trial(now) {
                 self.changed |= endpoint.window.relieve(in_flight(endpoint.id), now);
             }
             if endpoint.ejection.on_trial(now) && endpoint.ejection.out != Some(ejection::Out::Trial) {
@@ -257,17 +261,25 @@ impl Pool {
         self.published = now;
         let cap = if self.settings.max_in_flight == 0 { u32::MAX } else { self.settings.max_in_flight };
         let (best, weights) = self.weigh(now);
+        let among_warm = self.endpoints.iter().any(|e| e.standing(now) == best && e.window.limit().is_none());
         let chosen = self.endpoints.iter_mut().filter(|e| best < Standing::HeldBack && e.standing(now) == best);
         let candidate = |(endpoint, weight): (&mut Endpoint, Weight)| {
             endpoint.trial = weight.trial;
-            let trial = endpoint.ejection.on_trial(now).then_some(1);
-            let cold = trial.or(endpoint.window.limit()).unwrap_or(u32::MAX);
+            let window = endpoint.window.limit().unwrap_or(u32::MAX);
+            let ceiling = if endpoint.on_trial(now) {
+                1
+            } else if among_warm {
+                window.min(cap)
+            } else {
+                cap
+            };
             Candidate {
                 id: endpoint.id,
                 address: endpoint.address,
                 weight: weight.factor,
                 trial: weight.trial,
-                limit: cold.min(cap),
+                limit: window.min(ceiling),
+                ceiling,
             }
         };
         chosen.zip(weights).map(candidate).collect()
@@ -382,6 +394,7 @@ impl Pool {
                 wake = wake.min(end);
             }
             if endpoint.standing(now) < Standing::HeldBack
+                && !endpoint.on_trial(now)
                 && let Some(due) = endpoint.window.due()
             {
                 wake = wake.min(due);

@@ -47,7 +47,10 @@ fn serving(replicas: u8) -> Arc<Upstream> {
     upstream
 }
 
-fn views(upstream: &Upstream) -> Vec<EndpointView> {
+/// The load of a request that is alone.
+const LOAD: crate::pool::Load = crate::pool::Load { in_flight: 1, at_end: 1, limit: u32::MAX };
+
+fn views(upstream: &Arc<Upstream>) -> Vec<EndpointView> {
     upstream.apply(|pool, now| pool.endpoints(now))
 }
 
@@ -84,7 +87,7 @@ async fn a_probe_that_may_end_a_suspicion_does_not_wait_for_one_that_may_not() {
     until(|| asked() > before).await;
     // A routine probe is under way now, and its connection is refused to a request.
     let id = views(&upstream)[0].id;
-    upstream.apply(|pool, now| pool.record(id, crate::pool::Outcome::Refused, now));
+    upstream.apply(|pool, now| pool.record(id, crate::pool::Outcome::Refused, LOAD, now));
     tokio::time::sleep(ms(260)).await;
     let before = asked();
     let listed = clock::now();

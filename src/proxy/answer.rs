@@ -119,8 +119,14 @@ impl Problem {
         }
     }
 
-    /// The whole answer. `head`: it answers a HEAD and has no body.
-    pub(super) fn write(&self, head: bool, out: &mut Vec<u8>) {
+    /// Whether the client's connection may go on after it. A refusal for load closes nothing that is in order: a flood would
+    /// come back as new connections.
+    pub(super) fn spares_connection(&self) -> bool {
+        *self == Problem::Overloaded
+    }
+
+    /// The whole answer. `head`: it answers a HEAD and has no body. `keep`: the connection goes on.
+    pub(super) fn write(&self, head: bool, keep: bool, out: &mut Vec<u8>) {
         let status = self.status();
         let text = self.text();
         let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
@@ -135,7 +141,7 @@ impl Problem {
         if *self == Problem::Method {
             answer.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         }
-        answer.push_str("Connection: close\r\n\r\n");
+        answer.push_str(if keep { "\r\n" } else { "Connection: close\r\n\r\n" });
         if !head {
             answer.push_str(text);
             answer.push('\n');

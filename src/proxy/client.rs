@@ -91,7 +91,12 @@ impl Client {
             match self.read(proxy, &table.server, &mut reader, &mut raw).await {
                 Ok(head) => {
                     let mut inflow = Inflow::new(reader, head.framing());
-                    (self.request(proxy, table, &head, &mut inflow).await, inflow, !head.keeps_alive())
+                    let mut end = self.request(proxy, table, &head, &mut inflow).await;
+                    while let End::Rerouted = end {
+                        let table = proxy.table();
+                        end = Box::pin(self.request(proxy, &table, &head, &mut inflow)).await;
+                    }
+                    (end, inflow, !head.keeps_alive())
                 }
                 Err(end) => (end, Inflow::new(reader, Framing::Empty), false),
             }
@@ -110,7 +115,7 @@ impl Client {
                 Box::pin(self.linger(inflow)).await;
                 None
             }
-            End::Cut(_) | End::Gone | End::Problem(_) => None,
+            End::Cut(_) | End::Gone | End::Problem(_) | End::Rerouted => None,
             End::Upgraded(upgraded) => {
                 let reader = inflow.into_reader();
                 Box::pin(tunnel::run(proxy, *upgraded, reader, &mut self.writer, table.server.body_idle)).await;
@@ -178,8 +183,8 @@ impl Client {
             client: self.peer.ip(),
         };
         head.write(&rewrite, &mut self.request);
-        let began = clock::now();
-        let exchange = Exchange { upstream, config, limits, head, request: &self.request, proxy, began };
+        let (began, peer) = (clock::now(), self.peer.ip());
+        let exchange = Exchange { upstream, config, limits, head, request: &self.request, proxy, began, peer };
         let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.response };
         let mut attempts = Attempts::default();
         let end = exchange.run(inflow, caller, &mut attempts).await;
@@ -202,8 +207,11 @@ impl Client {
             }
             End::Problem(problem) => {
                 upstream.metrics().request(worker::index(), problem.status(), took(clock::now()));
-                self.answer(&problem, is_head).await
+                let whole = inflow.at_hand(true).is_some() && head.keeps_alive() && !head.is_http_1_0();
+                let keep = problem.spares_connection() && whole && !proxy.is_draining();
+                self.answer(&problem, is_head, keep).await
             }
+            End::Rerouted => End::Rerouted,
             end => {
                 upstream.metrics().request(worker::index(), attempts.status, took(clock::now()));
                 end
@@ -230,14 +238,15 @@ impl Client {
     async fn turn_away(&mut self, proxy: &Proxy, problem: &Problem, is_head: bool) -> End {
         proxy.metrics().refused.add(problem.token());
         tracing::debug!(client = %self.peer, reason = problem.token(), "request refused: {}", problem.text());
-        self.answer(problem, is_head).await
+        self.answer(problem, is_head, false).await
     }
 
-    /// Says why there is no answer of a replica.
-    async fn answer(&mut self, problem: &Problem, is_head: bool) -> End {
+    /// Says why there is no answer of a replica. `keep`: the connection goes on.
+    async fn answer(&mut self, problem: &Problem, is_head: bool, keep: bool) -> End {
         self.response.clear();
-        problem.write(is_head, &mut self.response);
+        problem.write(is_head, keep, &mut self.response);
         match self.writer.write_all([&self.response, b"", b""], &mut self.timer, LINGER).await {
+            Ok(()) if keep => End::Next,
             Ok(()) => End::Close,
             Err(_) => End::Gone,
         }

@@ -97,7 +97,7 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Hands out what a connect brought, or tells the pool that it failed.
 fn conclude(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     lease: Lease,
     result: Result<TcpStream, DialError>,
     attempts: &mut Attempts,

@@ -17,7 +17,7 @@ use crate::config;
 use crate::pool::EndpointId;
 use crate::pool::retry::{self, Failure, Request, Tried};
 use crate::upstream::{Fate, Lease, Upstream};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(super) struct Exchange<'a> {
     pub(super) request: &'a [u8],
     pub(super) proxy: &'a Proxy,
     pub(super) began: Instant,
+    /// The client's address: requests that wait take turns by it.
+    pub(super) peer: IpAddr,
 }
 
 /// The client's side of an exchange: where the answer goes.
@@ -60,6 +62,8 @@ pub(super) enum End {
     Gone,
     /// Nothing was said: the answer is this problem.
     Problem(Problem),
+    /// Nothing was sent, and the upstream is no longer configured: the request looks for its route anew.
+    Rerouted,
     /// The connection now belongs to another protocol.
     Upgraded(Box<Upgraded>),
 }
@@ -78,6 +82,7 @@ pub(super) struct Attempts {
     /// Who was tried, for the log.
     pub(super) endpoints: Vec<SocketAddr>,
     pub(super) count: Tried,
+    /// In the queue, and in connects that failed.
     pub(super) waited: Duration,
     /// The status that went to the client, if a replica answered.
     pub(super) status: u16,
@@ -116,12 +121,17 @@ impl Exchange<'_> {
                             now = clock::now();
                             lease
                         }
+                        // What was sent in part is not here any more.
+                        Err(End::Rerouted) if !replay.is_untouched() => return End::Problem(Problem::Unavailable),
                         Err(end) => return end,
                     },
                 },
             };
             let mut failed = match self.link(lease, attempts, now).await {
-                Err(failed) => failed,
+                Err(failed) => {
+                    attempts.waited += clock::now().saturating_duration_since(now);
+                    failed
+                }
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
@@ -153,9 +163,13 @@ impl Exchange<'_> {
         if failed.client_ended || !self.allows(failed.failure, replay.is_whole(), attempts.count) {
             return false;
         }
-        // A connect that failed sent nothing; the ordinary race with a server that closes its connections is lost once at
+        // A connect that failed sent nothing.
+        if failed.failure == Failure::Connect {
+            return attempts.waited < self.config.wait;
+        }
+        // The ordinary race with a server that closes its connections is lost once at
         // most, as a repeated request takes a fresh connection; and a move has been paid for.
-        if failed.failure == Failure::Connect || failed.raced || failed.next.is_some() {
+        if failed.raced || failed.next.is_some() {
             return true;
         }
         // The budget is there against requests that break whatever they meet. A replica's death is one event, whether one
@@ -186,7 +200,11 @@ impl Exchange<'_> {
             return Ok((lease, Link { reader: idle.reader, writer: idle.writer, reused: true }));
         }
         let connects = &self.upstream.metrics().connects;
-        match Box::pin(dial(self.upstream, lease, attempts, self.config.connect_timeout)).await {
+        // `wait` bounds all that comes before a connection, except that the first connect may take its time.
+        let left = self.config.wait.saturating_sub(attempts.waited);
+        let first = attempts.waited.is_zero();
+        let patience = if first { self.config.connect_timeout } else { self.config.connect_timeout.min(left) };
+        match Box::pin(dial(self.upstream, lease, attempts, patience)).await {
             Ok((lease, reader, writer)) => {
                 connects.add("connected");
                 Ok((lease, Link { reader, writer, reused: false }))

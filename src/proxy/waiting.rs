@@ -6,10 +6,9 @@ use super::inbound::Watch;
 use super::inflow::Inflow;
 use super::timer::Timer;
 use crate::clock;
-use crate::upstream::Lease;
-use std::pin::pin;
+use crate::upstream::{Lease, Refusal};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// However late a request meets an outage, it waits at least this long: the time in which a replica that was only
 /// suspected is asked about and probed.
@@ -18,32 +17,50 @@ const MIN_WAIT: Duration = Duration::from_millis(250);
 impl Exchange<'_> {
     /// An endpoint for this request, if there is one at once.
     pub(super) fn take(&self, attempts: &Attempts) -> Option<Lease> {
-        if self.upstream.has_line() { None } else { self.upstream.acquire(&attempts.tried) }
+        self.upstream.admit(&attempts.tried)
     }
 
     /// An endpoint for this request, in its turn.
     pub(super) async fn wait(&self, inflow: &Inflow, timer: &mut Timer, attempts: &mut Attempts) -> Result<Lease, End> {
-        let Some(place) = self.upstream.join_line(self.config.max_waiting) else {
-            return Err(End::Problem(Problem::Overloaded));
+        let refused = |refusal| match refusal {
+            Refusal::Full => End::Problem(Problem::Overloaded),
+            Refusal::Closed => End::Rerouted,
         };
+        let queued = self.upstream.enqueue(self.peer, &attempts.tried, self.config.max_waiting);
+        let mut ticket = queued.map_err(refused)?;
         let joined = clock::now();
-        let outage = self.upstream.outage_since().unwrap_or(joined);
-        let deadline = (outage + self.config.wait).max(joined + MIN_WAIT);
         let mut watch = Watch::new(inflow);
-        let mut lease = pin!(place.lease());
         let result = std::future::poll_fn(|cx| {
-            if let Poll::Ready(lease) = lease.as_mut().poll(cx) {
-                return Poll::Ready(Ok(lease));
+            if let Poll::Ready(granted) = ticket.poll_granted(cx) {
+                return Poll::Ready(granted.map_err(refused));
             }
             // Nothing is sent yet: who closes its side now is taken to have left.
             if watch.poll_gone(cx).is_ready() || watch.ended {
                 return Poll::Ready(Err(End::Gone));
             }
-            timer.poll_expired(cx, deadline).map(|()| Err(End::Problem(Problem::Unavailable)))
+            loop {
+                // It moves: the outage may end, or begin, while the request waits.
+                let deadline = self.deadline(joined, attempts.waited);
+                if timer.poll_expired(cx, deadline).is_pending() {
+                    return Poll::Pending;
+                }
+                if self.deadline(joined, attempts.waited) <= deadline {
+                    let lease = self.upstream.acquire_at_last(&attempts.tried);
+                    return Poll::Ready(lease.ok_or(End::Problem(Problem::Unavailable)));
+                }
+            }
         })
         .await;
         attempts.waited += clock::now().saturating_duration_since(joined);
         result
+    }
+
+    /// Until when a request waits that joined the queue then and had waited for so long before. While nobody is usable it is
+    /// `wait` from the outage's beginning, and once somebody is back `wait` from the request's own: its turn comes.
+    fn deadline(&self, joined: Instant, waited: Duration) -> Instant {
+        let own = joined + self.config.wait.saturating_sub(waited);
+        let outage = self.upstream.outage_since().map(|since| since + self.config.wait);
+        outage.map_or(own, |outage| own.min(outage)).max(joined + MIN_WAIT)
     }
 
     /// Lets `pause` pass before the next attempt, unless the client leaves.

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::config::{self, Host, OnFailure};
 use crate::failure::Failure;
 use crate::upstream::Upstream;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Source for Live {
@@ -59,7 +60,7 @@ impl Source for Live {
     }
 }
 
-fn upstream(upstream: &Upstream, config: &config::Upstream, now: Instant) -> UpstreamStatus {
+fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -> UpstreamStatus {
     let live = upstream.endpoints();
     let views = upstream.apply(|pool, now| pool.endpoints(now));
     let mut endpoints: Vec<_> = views

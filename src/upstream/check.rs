@@ -96,7 +96,7 @@ impl Upstream {
         })
     }
 
-    fn conclude(&self, endpoint: &Endpoint, broke: Break, connect: Connect, own: bool) -> Fate {
+    fn conclude(self: &Arc<Self>, endpoint: &Endpoint, broke: Break, connect: Connect, own: bool) -> Fate {
         // A connect that failed has been told of by whoever made it.
         if connect.failed && !own {
             return Fate::Victim;

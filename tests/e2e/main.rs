@@ -29,6 +29,7 @@ macro_rules! on_every_testbed {
     };
 }
 
+mod admission;
 mod ailing;
 mod chain;
 mod churn;

@@ -3,6 +3,7 @@
 use crate::Bed;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use testbed::{
     App, Container, Load, Loopback, Loss, LossKind, Network, Plan, ProxyConfig, Report, Restart, Signal, Wire,
     eventually,
@@ -143,34 +144,35 @@ fn requests_wait_out_a_moment_without_any_replica(network: impl Network) {
     assert!(lost.is_empty(), "{lost:#?}\n{}", bed.proxy.output());
 }
 
-// F83
+// F83, U1
 #[test]
-fn requests_that_waited_are_released_one_by_one_until_the_new_replicas_have_answered() {
+fn requests_that_waited_are_released_as_the_new_replicas_answer_and_not_all_at_once() {
+    const WAITING: usize = 300;
     let network = Loopback::new();
     let config = ProxyConfig::new(&network, "app").set("upstream.app.wait", "30s");
     let proxy = crate::start(&network, &config);
-    let mut waiting: Vec<Wire> = (0..60).map(|_| Wire::connect(proxy.address())).collect();
+    let mut waiting: Vec<Wire> = (0..WAITING).map(|_| Wire::connect(proxy.address())).collect();
     waiting.iter_mut().for_each(|wire| wire.send(crate::GET));
-    eventually("all wait", || proxy.status()["upstreams"][0]["waiting"] == 60);
-    let (go, gate) = crate::gate();
-    let gate = Arc::new(gate);
-    let origins: Vec<_> = (0..2)
+    eventually("all wait", || proxy.status()["upstreams"][0]["waiting"] == WAITING);
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let _origins: Vec<_> = (0..2)
         .map(|_| {
-            let gate = gate.clone();
+            let (running, most) = (running.clone(), most.clone());
             network.origin("app", move |_, wire, _| {
-                gate();
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                running.fetch_sub(1, Ordering::SeqCst);
                 crate::ok(wire);
             })
         })
         .collect();
-    eventually("each has its first", || origins.iter().all(|o| o.requests() == 1));
-    let asked = network.dns().questions("app");
-    eventually("time passes", || network.dns().questions("app") > asked + 5);
-    assert!(origins.iter().all(|o| o.requests() == 1), "no second before the first is answered");
-    go();
     for wire in &mut waiting {
         assert_eq!(wire.response().unwrap().status, 200);
     }
+    // Sixteen each, and once more where this machine let none of them answer for a fifth of a second.
+    let most = most.load(Ordering::SeqCst);
+    assert!((8..=72).contains(&most), "{most} of {WAITING} at once");
 }
 
 fn replicas_alike_share_alike(network: impl Network) {

@@ -130,7 +130,8 @@ async fn a_refused_connection_asks_before_the_timer_does() {
     let refused = clock::now();
     upstream.apply(|pool, now| {
         let id = pool.endpoints(now)[0].id;
-        pool.record(id, crate::pool::Outcome::Refused, now);
+        let load = crate::pool::Load { in_flight: 1, at_end: 1, limit: u32::MAX };
+        pool.record(id, crate::pool::Outcome::Refused, load, now);
     });
     resolver.has_been_asked(3).await;
     let after = resolver.asked.lock()[2] - refused;

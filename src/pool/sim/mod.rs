@@ -49,6 +49,13 @@ struct Kind {
     warmup: usize,
 }
 
+/// What all replicas need for each request while it runs, like connections to one database.
+#[derive(Clone, Copy, Debug)]
+struct Slots {
+    all: usize,
+    taken: usize,
+}
+
 /// A replica of eight workers.
 fn replica(milliseconds: f64) -> Kind {
     Kind { mean: milliseconds / 1e3, workers: 8, fails: false, hangs: false, absent: false, warmup: 0 }
@@ -64,13 +71,15 @@ struct Scenario {
     spread: Spread,
     /// Proxies beside each other, each with a pool of its own.
     proxies: usize,
+    /// A request that finds none left is answered 424 after a millisecond, and a probe times out.
+    slots: Option<usize>,
     /// At this second, this replica becomes like that.
     changes: Vec<(f64, usize, Kind)>,
 }
 
 impl Scenario {
     fn new(replicas: Vec<Kind>, rate: f64, requests: usize) -> Self {
-        Scenario { replicas, rate, requests, spread: Spread::Exponential, proxies: 1, changes: Vec::new() }
+        Scenario { replicas, rate, requests, spread: Spread::Exponential, proxies: 1, slots: None, changes: Vec::new() }
     }
 }
 
@@ -79,9 +88,11 @@ impl Scenario {
 struct Outcomes {
     /// When a request arrived, and how many seconds until its answer; in the order of the answers.
     latencies: Vec<(f64, f64)>,
+    /// Those of answers of 200.
+    well: Vec<(f64, f64)>,
     /// When a request was placed, and where.
     placed: Vec<(f64, usize)>,
-    /// Answers of 500.
+    /// Answers of 500 and 424.
     errors: Vec<f64>,
     /// The most in flight at each replica (all proxies together) since the first change.
     fullest: Vec<u32>,
@@ -104,6 +115,17 @@ struct Job {
     arrived: f64,
     sent: f64,
     size: f64,
+    load: Load,
+    slot: Slot,
+}
+
+/// Whether a request has one of the [`Slots`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    /// None is needed, or it has not begun.
+    None,
+    Held,
+    Refused,
 }
 
 enum Event {
@@ -187,6 +209,7 @@ struct Run<'a> {
     dice: fastrand::Rng,
     placed: usize,
     changed: bool,
+    slots: Option<Slots>,
     outcomes: Outcomes,
 }
 
@@ -228,6 +251,7 @@ fn run(scenario: &Scenario, policy: Policy, seed: u64) -> Outcomes {
         dice: fastrand::Rng::with_seed(!seed),
         placed: 0,
         changed: false,
+        slots: scenario.slots.map(|all| Slots { all, taken: 0 }),
         outcomes,
     };
     run.run();
@@ -256,7 +280,9 @@ impl Run<'_> {
         }
         // After the first probes.
         self.queue.push(0.1, Event::Arrival);
-        while self.outcomes.latencies.len() < self.scenario.requests {
+        // Whoever hangs for good keeps what it has.
+        let end = 2.0 * self.scenario.requests as f64 / self.scenario.rate + 30.0;
+        while self.outcomes.latencies.len() < self.scenario.requests && self.now < end {
             let Some((at, event)) = self.queue.pop() else { break };
             self.now = self.now.max(at);
             match event {
@@ -286,8 +312,11 @@ impl Run<'_> {
             self.queue.push(self.now + gap, Event::Arrival);
         }
         self.placed += 1;
-        self.proxies[proxy].waiting.push_back((self.now, size));
-        self.place(proxy);
+        let waiting = &mut self.proxies[proxy].waiting;
+        waiting.push_back((self.now, size));
+        // What comes while nobody waits is no backlog.
+        let bound = if waiting.len() == 1 { Bound::Ceiling } else { Bound::Window };
+        self.place(proxy, bound);
     }
 
     fn size(&mut self) -> f64 {
@@ -305,8 +334,8 @@ impl Run<'_> {
         }
     }
 
-    /// Places as many waiting requests as possible.
-    fn place(&mut self, number: usize) {
+    /// Places as many waiting requests as possible. `bound`: that of the first.
+    fn place(&mut self, number: usize, bound: Bound) {
         while let Some(&(arrived, size)) = self.proxies[number].waiting.front() {
             let proxy = &mut self.proxies[number];
             let counts = &proxy.in_flight;
@@ -317,11 +346,15 @@ impl Run<'_> {
                     proxy.turn += 1;
                     Some(proxy.turn % candidates.len())
                 }
-                _ => pick(candidates, |i| counts[replica_at(candidates[i].address)], |_| false, &mut self.dice),
+                _ => {
+                    let count = |i: usize| counts[replica_at(candidates[i].address)];
+                    pick(candidates, bound, count, |_| false, &mut self.dice)
+                }
             };
             let Some(chosen) = chosen else { return };
             let id = candidates[chosen].id;
             let replica = replica_at(candidates[chosen].address);
+            let load = candidates[chosen].load(counts[replica]);
             proxy.waiting.pop_front();
             proxy.in_flight[replica] += 1;
             self.replicas[replica].in_flight += 1;
@@ -330,7 +363,7 @@ impl Run<'_> {
                 *fullest = self.replicas[replica].in_flight.max(*fullest);
             }
             self.outcomes.placed.push((self.now, replica));
-            let job = Job { proxy: number, id, replica, arrived, sent: self.now, size };
+            let job = Job { proxy: number, id, replica, arrived, sent: self.now, size, load, slot: Slot::None };
             self.replicas[replica].queue.push_back(job);
             self.serve(replica);
         }
@@ -340,17 +373,26 @@ impl Run<'_> {
     fn serve(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
         while !replica.kind.hangs && replica.busy < replica.kind.workers {
-            let Some(job) = replica.queue.pop_front() else { return };
+            let Some(mut job) = replica.queue.pop_front() else { return };
             replica.busy += 1;
             replica.served += 1;
             let slow = if replica.served <= replica.kind.warmup { 10.0 } else { 1.0 };
-            let time = if replica.kind.fails { 1e-3 } else { job.size * slow * replica.kind.mean };
+            if let Some(slots) = &mut self.slots {
+                job.slot = if slots.taken < slots.all { Slot::Held } else { Slot::Refused };
+                slots.taken += usize::from(job.slot == Slot::Held);
+            }
+            let fails = replica.kind.fails || job.slot == Slot::Refused;
+            let time = if fails { 1e-3 } else { job.size * slow * replica.kind.mean };
             self.queue.push(self.now + time, Event::Done(job));
         }
     }
 
-    fn finish(&mut self, job: Job) {
+    fn finish(&mut self, mut job: Job) {
         let now = self.at(self.now);
+        let refused = job.slot == Slot::Refused;
+        if let (Slot::Held, Some(slots)) = (std::mem::replace(&mut job.slot, Slot::None), &mut self.slots) {
+            slots.taken -= 1;
+        }
         let replica = &mut self.replicas[job.replica];
         replica.busy -= 1;
         if replica.kind.hangs {
@@ -363,12 +405,20 @@ impl Run<'_> {
         let proxy = &mut self.proxies[job.proxy];
         proxy.in_flight[job.replica] -= 1;
         let first_byte = Duration::from_secs_f64(self.now - job.sent);
-        let outcome = Outcome::Answered { status: if failed { 500 } else { 200 }, first_byte };
+        let status = match (failed, refused) {
+            (true, _) => 500,
+            (_, true) => 424,
+            _ => 200,
+        };
+        let outcome = Outcome::Answered { status, first_byte };
         if self.policy == Policy::Evenkeel {
-            proxy.pool.record(job.id, outcome, now);
+            let load = Load { at_end: proxy.in_flight[job.replica] + 1, ..job.load };
+            proxy.pool.record(job.id, outcome, load, now);
         }
-        if failed {
+        if failed || refused {
             self.outcomes.errors.push(self.now);
+        } else {
+            self.outcomes.well.push((job.arrived, self.now - job.arrived));
         }
         self.outcomes.latencies.push((job.arrived, self.now - job.arrived));
         let (number, index) = (job.proxy, job.replica);
@@ -383,7 +433,8 @@ impl Run<'_> {
             proxy.pool.endpoints(now).iter().map(|e| (e.id, proxy.in_flight[replica_at(e.address)])).collect();
         proxy.pool.tick(|id| counts[&id], now);
         for (id, address) in proxy.pool.due_probes(now) {
-            let hangs = self.replicas[replica_at(address)].kind.hangs;
+            let slotless = self.slots.is_some_and(|slots| slots.taken == slots.all);
+            let hangs = self.replicas[replica_at(address)].kind.hangs || slotless;
             let (after, passed) = if hangs { (1.0, false) } else { (1e-3, true) };
             self.queue.push(self.now + after, Event::Probed { proxy: number, id, began: self.now, passed });
         }
@@ -415,11 +466,12 @@ impl Run<'_> {
                     weight: 1.0,
                     trial: false,
                     limit: u32::MAX,
+                    ceiling: u32::MAX,
                 };
                 proxy.candidates = up.map(plain).collect();
             }
         }
-        self.place(number);
+        self.place(number, Bound::Window);
     }
 
     /// Requests that wait on a replica that was declared down go elsewhere: here all of them may.
@@ -433,7 +485,7 @@ impl Run<'_> {
             replica.in_flight -= 1;
             let proxy = &mut self.proxies[number];
             proxy.in_flight[index] -= 1;
-            proxy.pool.record(job.id, Outcome::Abandoned, now);
+            proxy.pool.record(job.id, Outcome::Abandoned, job.load, now);
             proxy.waiting.push_back((job.arrived, job.size));
         }
     }

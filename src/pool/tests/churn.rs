@@ -138,7 +138,9 @@ impl Churn {
         };
         for _ in 0..times {
             let now = self.story.now;
-            self.story.pool.record(id, outcome, now);
+            let rng = &mut self.rng;
+            let load = Load { in_flight: rng.u32(1..100), at_end: rng.u32(1..100), limit: rng.u32(1..100) };
+            self.story.pool.record(id, outcome, load, now);
             if matches!(outcome, Outcome::Broken | Outcome::Stale) {
                 let accepted = self.rng.bool().then_some(now);
                 self.story.pool.break_checked(id, broke_at(now), accepted, now);
@@ -162,7 +164,7 @@ impl Churn {
             assert!(!view.suspect);
             assert_eq!(view.held_back, "");
             assert_ne!(candidate.address.ip(), ip(0), "the proxy itself");
-            assert!(candidate.limit >= 1);
+            assert!(candidate.limit >= 1 && candidate.limit <= candidate.ceiling);
             assert!(candidate.weight >= 1.0 && candidate.weight.is_finite());
         }
         for view in &views {

@@ -35,6 +35,9 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// The load of a request that is alone.
+const QUIET: Load = Load { in_flight: 1, at_end: 1, limit: u32::MAX };
+
 /// The `n`-th replica's address.
 fn ip(n: u8) -> IpAddr {
     IpAddr::from([172, 18, 0, n])
@@ -140,7 +143,11 @@ impl Story {
     }
 
     fn record(&mut self, replica: u8, outcome: Outcome) {
-        self.pool.record(self.id(replica), outcome, self.now);
+        self.record_under(replica, outcome, QUIET);
+    }
+
+    fn record_under(&mut self, replica: u8, outcome: Outcome, load: Load) {
+        self.pool.record(self.id(replica), outcome, load, self.now);
     }
 
     /// A probe of this replica that begins and ends now.

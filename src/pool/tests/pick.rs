@@ -7,12 +7,13 @@ fn candidates(weights: &[f64]) -> Vec<Candidate> {
         weight: *weight,
         trial: false,
         limit: u32::MAX,
+        ceiling: u32::MAX,
     };
     weights.iter().enumerate().map(candidate).collect()
 }
 
 fn choose(candidates: &[Candidate], in_flight: &[u32]) -> Option<usize> {
-    pick(candidates, |i| in_flight[i], |_| false, &mut fastrand::Rng::with_seed(1))
+    pick(candidates, Bound::Window, |i| in_flight[i], |_| false, &mut fastrand::Rng::with_seed(1))
 }
 
 // P2
@@ -44,8 +45,8 @@ fn full_and_excluded_replicas_are_passed_over() {
     pool[0].limit = 1;
     assert_eq!(choose(&pool, &[1, 5, 6]), Some(1));
     let rng = &mut fastrand::Rng::with_seed(1);
-    assert_eq!(pick(&pool, |i| [1, 5, 6][i], |id| id.0 == 1, rng), Some(2));
-    assert_eq!(pick(&pool, |_| 1, |id| id.0 > 0, rng), None);
+    assert_eq!(pick(&pool, Bound::Window, |i| [1, 5, 6][i], |id| id.0 == 1, rng), Some(2));
+    assert_eq!(pick(&pool, Bound::Window, |_| 1, |id| id.0 > 0, rng), None);
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn equals_share_evenly() {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut hits = [0; 7];
     for _ in 0..70_000 {
-        hits[pick(&pool, |_| 3, |_| false, &mut rng).expect("somebody")] += 1;
+        hits[pick(&pool, Bound::Window, |_| 3, |_| false, &mut rng).expect("somebody")] += 1;
     }
     assert!(hits.iter().all(|hits| (9_500..10_500).contains(hits)), "{hits:?}");
 }

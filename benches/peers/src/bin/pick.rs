@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods)] // measuring is reading the clock
 
 use evenkeel::config::Config;
-use evenkeel::pool::{Outcome, ProbeResult, Resolution};
+use evenkeel::pool::{Load, Outcome, ProbeResult, Resolution};
 use evenkeel::upstream::{Lease, Upstream};
 use evenkeel::worker;
 use nix::time::{ClockId, clock_gettime};
@@ -114,7 +114,7 @@ fn new_answer(endpoints: usize) -> f64 {
 }
 
 /// Hands the pool an answer as the DNS loop does.
-fn resolve(upstream: &Upstream, addresses: &[IpAddr]) -> Duration {
+fn resolve(upstream: &Arc<Upstream>, addresses: &[IpAddr]) -> Duration {
     let resolution = Resolution::Addresses(addresses.to_vec());
     let before = processor_time();
     let asked = upstream.apply(|pool, now| {
@@ -135,8 +135,9 @@ fn warm(addresses: &[IpAddr], workers: usize) -> Arc<Upstream> {
     upstream.apply(|pool, now| {
         for endpoint in pool.endpoints(now) {
             pool.probed(endpoint.id, &ProbeResult::Passed, now, now);
+            let load = Load { in_flight: 1, at_end: 1, limit: u32::MAX };
             let answer = Outcome::Answered { status: 200, first_byte: Duration::from_millis(5) };
-            (0..WARM).for_each(|_| pool.record(endpoint.id, answer, now));
+            (0..WARM).for_each(|_| pool.record(endpoint.id, answer, load, now));
         }
     });
     upstream

@@ -2,32 +2,35 @@
 //! request reads.
 //!
 //! Whatever changes the pool goes through [`Upstream::apply`], which publishes a new snapshot if the candidates changed,
-//! says what happened, and wakes whoever waits for it. In-flight counts are the only thing that requests write directly:
+//! says what happened, and serves whoever waits for it. In-flight counts are the only thing that requests write directly:
 //! each is held by a [`Lease`], and every end of a request is the lease's one drop.
+//!
+//! Locks are taken in the order batch, pool, endpoints. The queue's is taken under the batch's or none. Dropping a lease takes
+//! the queue's lock, so none is dropped under that.
 
 mod check;
-mod line;
+mod lease;
+mod queue;
+mod take;
 
 use crate::admin::metrics::UpstreamMetrics;
-use crate::admin::status::Live;
 use crate::clock;
 use crate::config;
 use crate::failure::Failures;
 use crate::pool::retry::Budget;
-use crate::pool::{self, Candidate, EndpointId, Event, EventKind, Health, Outcome, Pool, Settings};
-use crate::proxy::Kept;
+use crate::pool::{Bound, Candidate, EndpointId, Event, EventKind, Health, Load, Outcome, Pool, Settings};
 use crate::worker;
 use arc_swap::ArcSwap;
-use check::Checks;
 pub use check::Fate;
-use line::Line;
-pub use line::Place;
+pub use lease::{Endpoint, Lease};
 use parking_lot::{Mutex, MutexGuard};
-use std::cell::RefCell;
+pub use queue::Refusal;
+use queue::WaitQueue;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
@@ -39,12 +42,11 @@ const BATCH_AGE: Duration = Duration::from_millis(2);
 /// Answers a batch holds at most: 2 ms at 32,000 requests a second.
 const BATCH_SIZE: usize = 64;
 
-/// Tries to take the endpoint that was picked before its count moved. Each failure means that another thread got ahead,
-/// so a few are plenty; the last one takes what it finds.
-const TAKES: u32 = 4;
-
 /// Events that `/status` remembers.
 const TIMELINE: usize = 100;
+
+/// A request's place in the queue of an upstream.
+pub type Ticket = queue::Ticket<Lease>;
 
 /// An upstream that serves.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ pub struct Upstream {
     budget: Mutex<Budget>,
     /// Requests since the budget last heard of them.
     uncounted: AtomicU32,
-    line: Line,
+    queue: Arc<WaitQueue<Lease>>,
     timeline: Mutex<VecDeque<(Instant, Event)>>,
     failures: Failures,
     metrics: Arc<UpstreamMetrics>,
@@ -83,25 +85,9 @@ struct Snapshot {
 /// Outcomes that a worker has not yet told the pool.
 #[derive(Debug)]
 struct Batch {
-    outcomes: Vec<(EndpointId, Outcome, Instant)>,
+    outcomes: Vec<(EndpointId, Outcome, Load, Instant)>,
     /// When it last told.
     told: Instant,
-}
-
-/// One replica's live part.
-#[derive(Debug)]
-pub struct Endpoint {
-    id: EndpointId,
-    address: SocketAddr,
-    in_flight: AtomicU32,
-    /// Upgraded connections and event streams: long, and no sign of load.
-    streams: AtomicU32,
-    requests: AtomicU64,
-    failures: AtomicU64,
-    /// Declared down while requests may be waiting on it.
-    down: AtomicBool,
-    kept: Kept,
-    checks: Checks,
 }
 
 impl Upstream {
@@ -123,7 +109,7 @@ impl Upstream {
             batches: (0..workers.max(1)).map(|_| batch()).collect(),
             budget: Mutex::new(Budget::new(now)),
             uncounted: AtomicU32::new(0),
-            line: Line::default(),
+            queue: Arc::default(),
             timeline: Mutex::default(),
             failures: Failures::default(),
             metrics: Arc::new(UpstreamMetrics::new(workers)),
@@ -143,18 +129,19 @@ impl Upstream {
     }
 
     /// Takes over a changed configuration; endpoints keep their state.
-    pub fn reconfigure(&self, config: Arc<config::Upstream>, settings: Settings) {
+    pub fn reconfigure(self: &Arc<Self>, config: Arc<config::Upstream>, settings: Settings) {
         self.config.store(config);
         self.apply(|pool, now| pool.reconfigure(settings, now));
     }
 
-    /// Ends its loops: it is no longer configured. Requests that hold it finish.
+    /// Ends its loops: it is no longer configured. Requests that hold it finish, those that wait are sent away.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.wake.notify_waiters();
         for endpoint in self.endpoints.lock().values() {
-            endpoint.kept.retire();
+            endpoint.kept().retire();
         }
+        self.queue.close();
     }
 
     /// Whether the loops are to end.
@@ -168,17 +155,21 @@ impl Upstream {
     }
 
     /// Runs `f` on the pool, publishes what changed, says what happened and wakes the loops.
-    pub fn apply<R>(&self, f: impl FnOnce(&mut Pool, Instant) -> R) -> R {
+    pub fn apply<R>(self: &Arc<Self>, f: impl FnOnce(&mut Pool, Instant) -> R) -> R {
         let now = clock::now();
         let mut pool = self.pool.lock();
         let before = (pool.next_question(), pool.next_wake());
         let result = f(&mut pool, now);
-        if pool.dirty(now) {
+        let publishes = pool.dirty(now);
+        if publishes {
             self.publish(&mut pool, now);
         }
         let events = pool.take_events();
         let sooner = pool.next_question() < before.0 || pool.next_wake() < before.1;
         drop(pool);
+        if publishes {
+            self.serve_queue();
+        }
         for event in events {
             self.tell(event, now);
         }
@@ -218,47 +209,79 @@ impl Upstream {
         self.snapshot.load().empty_since
     }
 
-    /// Takes the best endpoint for one request: not one of `tried` while there is another. `None`: wait in line.
+    /// Takes the best endpoint for a request that just came, unless others wait already: not one of `tried` while there is
+    /// another. `None`: it has to wait.
+    ///
+    /// A cold pool takes more than its windows allow as long as nobody waits: such load would have come without a proxy,
+    /// too. What windows hold back is a backlog.
+    pub fn admit(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+        if !self.queue.is_empty() {
+            return None;
+        }
+        self.acquire(tried).or_else(|| self.acquire_any(tried, Bound::Ceiling))
+    }
+
+    /// Joins the queue, if it has room: no more than `max_waiting` wait, and those whose caller has the most leave for one
+    /// whose caller has less. What only windows hold back is sent before anyone is refused for it.
+    pub fn enqueue(
+        self: &Arc<Self>,
+        caller: IpAddr,
+        tried: &[EndpointId],
+        max_waiting: usize,
+    ) -> Result<Ticket, Refusal> {
+        if self.queue.len() >= max_waiting {
+            self.queue.serve_one(|tried| self.acquire_any(tried, Bound::Ceiling));
+        }
+        let ticket = self.queue.enqueue(caller, tried, max_waiting)?;
+        self.serve_queue();
+        Ok(ticket)
+    }
+
+    /// Takes the best endpoint for a request that has waited for as long as it may, whatever windows say.
+    pub fn acquire_at_last(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+        self.acquire_any(tried, Bound::Ceiling)
+    }
+
+    /// Requests that wait for a replica.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes the best endpoint for one request: not one of `tried` while there is another.
     pub fn acquire(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
-        let lease = self.acquire_other(tried);
-        if lease.is_none() && !tried.is_empty() { self.acquire_other(&[]) } else { lease }
+        self.acquire_any(tried, Bound::Window)
     }
 
     /// Takes the best endpoint that is none of `tried`.
     pub fn acquire_other(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+        self.acquire_within(tried, Bound::Window)
+    }
+
+    fn acquire_any(self: &Arc<Self>, tried: &[EndpointId], bound: Bound) -> Option<Lease> {
+        let lease = self.acquire_within(tried, bound);
+        if lease.is_none() && !tried.is_empty() { self.acquire_within(&[], bound) } else { lease }
+    }
+
+    fn acquire_within(self: &Arc<Self>, tried: &[EndpointId], bound: Bound) -> Option<Lease> {
         thread_local! {
             /// The counts that the pick saw, to notice whom another thread took meanwhile.
             static SEEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
         }
         let snapshot = self.snapshot.load();
-        SEEN.with_borrow_mut(|seen| {
-            seen.resize(snapshot.candidates.len(), 0);
-            let seen = std::cell::Cell::from_mut(seen.as_mut_slice()).as_slice_of_cells();
-            for take in 1..=TAKES {
-                let count = |i: usize| {
-                    // In one order with the line's length: who joins it and finds no room is told of the next.
-                    let count = snapshot.endpoints[i].in_flight.load(Ordering::SeqCst);
-                    seen[i].set(count);
-                    count
-                };
-                let best =
-                    worker::with_rng(|rng| pool::pick(&snapshot.candidates, count, |id| tried.contains(&id), rng))?;
-                let endpoint = &snapshot.endpoints[best];
-                let count = if take < TAKES { seen[best].get() } else { endpoint.in_flight.load(Ordering::Relaxed) };
-                let taken = endpoint.in_flight.compare_exchange(count, count + 1, Ordering::SeqCst, Ordering::Relaxed);
-                if taken.is_ok() {
-                    endpoint.requests.fetch_add(1, Ordering::Relaxed);
-                    return Some(Lease {
-                        upstream: self.clone(),
-                        endpoint: endpoint.clone(),
-                        generation: endpoint.kept.generation(),
-                        cold: snapshot.candidates[best].limit < snapshot.full || snapshot.candidates[best].trial,
-                        stream: false,
-                    });
-                }
-            }
-            None
-        })
+        let Snapshot { candidates, endpoints, full, .. } = &**snapshot;
+        let (best, before) = SEEN.with_borrow_mut(|seen| {
+            seen.resize(candidates.len(), 0);
+            let seen = Cell::from_mut(seen.as_mut_slice()).as_slice_of_cells();
+            let count = |i: usize| endpoints[i].count();
+            worker::with_rng(|rng| take::take(candidates, bound, count, |id| tried.contains(&id), seen, rng))
+        })?;
+        let cold = candidates[best].limit < *full || candidates[best].trial;
+        Some(Lease::new(self, &endpoints[best], candidates[best].load(before), cold))
+    }
+
+    /// Hands out what room there is to those who wait. To be called after whatever may have made some.
+    fn serve_queue(self: &Arc<Self>) {
+        self.queue.serve(|tried| self.acquire(tried));
     }
 
     /// Counts a request towards the retries that are allowed.
@@ -284,21 +307,21 @@ impl Upstream {
     }
 
     /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.
-    pub fn record(&self, lease: &Lease, outcome: Outcome, now: Instant) {
+    pub fn record(self: &Arc<Self>, lease: &Lease, outcome: Outcome, now: Instant) {
         if !matches!(outcome, Outcome::Answered { .. } | Outcome::Abandoned) {
-            lease.endpoint.failures.fetch_add(1, Ordering::Relaxed);
+            lease.endpoint().failed();
         }
-        let ordinary = matches!(outcome, Outcome::Answered { status, .. } if status < 500) && !lease.cold;
+        let ordinary = matches!(outcome, Outcome::Answered { status, .. } if status < 500) && !lease.is_cold();
         let batch = &self.batches[worker::index().min(self.batches.len() - 1)];
         let mut batch = batch.lock();
-        batch.outcomes.push((lease.endpoint.id, outcome, now));
+        batch.outcomes.push((lease.id(), outcome, lease.load(), now));
         if ordinary && batch.outcomes.len() < BATCH_SIZE && now.saturating_duration_since(batch.told) < BATCH_AGE {
             return;
         }
         batch.told = now;
         self.apply(|pool, _| {
-            for (id, outcome, at) in batch.outcomes.drain(..) {
-                pool.record(id, outcome, at);
+            for (id, outcome, load, at) in batch.outcomes.drain(..) {
+                pool.record(id, outcome, load, at);
             }
         });
     }
@@ -318,7 +341,8 @@ impl Upstream {
             cap => cap,
         };
         self.snapshot.store(Arc::new(Snapshot { candidates, endpoints, empty_since, full }));
-        self.line.tell();
+        // Before the queue's length is looked at: see there.
+        fence(Ordering::SeqCst);
     }
 
     /// The live parts of `candidates`, made where there are none yet.
@@ -327,7 +351,7 @@ impl Upstream {
         let live = candidates.iter().map(|c| {
             let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len()));
             let endpoint = known.entry(c.id).or_insert_with(new);
-            endpoint.down.store(false, Ordering::Relaxed);
+            endpoint.set_down(false);
             endpoint.clone()
         });
         live.collect()
@@ -345,10 +369,10 @@ impl Upstream {
             if candidates.iter().any(|c| c.id == *id) {
                 return true;
             }
-            endpoint.kept.retire();
+            endpoint.kept().retire();
             let view = views.iter().find(|v| v.id == *id);
             let down = view.is_none_or(|v| v.health == Health::Down || v.suspect);
-            endpoint.down.store(down, Ordering::Relaxed);
+            endpoint.set_down(down);
             view.is_some() || endpoint.busy() > 0
         });
     }
@@ -378,108 +402,5 @@ impl Upstream {
             timeline.pop_front();
         }
         timeline.push_back((now, event));
-    }
-}
-
-impl Endpoint {
-    fn new(id: EndpointId, address: SocketAddr, workers: usize) -> Self {
-        Endpoint {
-            id,
-            address,
-            in_flight: AtomicU32::new(0),
-            streams: AtomicU32::new(0),
-            requests: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            down: AtomicBool::new(false),
-            kept: Kept::new(workers),
-            checks: Checks::default(),
-        }
-    }
-
-    /// Its address and port.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its connections that wait for a request.
-    pub fn kept(&self) -> &Kept {
-        &self.kept
-    }
-
-    /// Whether one of its connections broke just now, and whether it is still there is not known yet.
-    pub fn is_being_checked(&self) -> bool {
-        self.checks.are_pending()
-    }
-
-    /// What is live of it, for the operator.
-    pub fn live(&self) -> Live {
-        Live {
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            streams: self.streams.load(Ordering::Relaxed),
-            idle_connections: self.kept.count(),
-            requests: self.requests.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
-        }
-    }
-
-    fn busy(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed) + self.streams.load(Ordering::Relaxed)
-    }
-}
-
-/// One request's hold on an endpoint. Dropping it, for whatever reason, gives the place back.
-#[derive(Debug)]
-pub struct Lease {
-    upstream: Arc<Upstream>,
-    endpoint: Arc<Endpoint>,
-    generation: u32,
-    cold: bool,
-    stream: bool,
-}
-
-impl Lease {
-    /// Whom the request goes to.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// Its name.
-    pub fn id(&self) -> EndpointId {
-        self.endpoint.id
-    }
-
-    /// The generation of the endpoint's kept connections when the lease was taken: a connection goes back only to the
-    /// same one.
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Whether the endpoint was declared down since.
-    pub fn is_down(&self) -> bool {
-        self.endpoint.down.load(Ordering::Relaxed)
-    }
-
-    /// From here on it is a long stream, no longer a request in flight.
-    pub fn become_stream(&mut self) {
-        if !self.stream {
-            self.stream = true;
-            self.endpoint.streams.fetch_add(1, Ordering::Relaxed);
-            self.release();
-        }
-    }
-
-    fn release(&self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.upstream.line.tell();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.stream {
-            self.endpoint.streams.fetch_sub(1, Ordering::Relaxed);
-        } else {
-            self.release();
-        }
     }
 }
