@@ -43,12 +43,16 @@ fn main() -> ExitCode {
     let source = Source { path: arguments.config };
     match arguments.command {
         // The running process is asked even if its file is bad by now.
-        Some(Command::Status { watch }) => return ask(command::status(source.admin(), watch)),
-        Some(Command::Ready) => return ask(command::ready(source.admin())),
+        Some(Command::Status { watch }) => return ask(command::status(source.sockets().1, watch)),
+        Some(Command::Ready) => {
+            let (listen, admin) = source.sockets();
+            return ask(command::ready(listen, admin));
+        }
         Some(Command::Check) | None => {}
     }
-    let config = match source.load() {
-        Ok(config) => config,
+    let loaded = source.read().and_then(|file| Ok((source.parse(file.as_ref())?, file)));
+    let (config, file) = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("evenkeel: {error}");
             return ExitCode::FAILURE;
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
     }
     // Held to the end: what is still buffered then is written.
     let _writer = start_log();
-    match server::run(config, source) {
+    match server::run(config, file, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(_writer);

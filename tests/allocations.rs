@@ -66,7 +66,7 @@ fn a_request_takes_no_more_allocations_than_are_written_here() {
          [upstream.app]\naddress = \"{replica_address}\"\nprobe.interval = \"1h\"\n"
     );
     let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap();
-    std::thread::spawn(move || server::run(config, Source { path: None }).unwrap());
+    std::thread::spawn(move || server::run(config, None, Source { path: None }).unwrap());
     let mut client = connect(proxy);
     let mut buffer = vec![0; 128 * 1024];
     let mut report = String::new();

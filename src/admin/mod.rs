@@ -1,8 +1,11 @@
-//! What the operator asks the running process: `/metrics`, `/status` and `/ready` on the `admin` address, read-only.
+//! What the operator asks the running process: `/metrics`, `/status` and `/ready` on the `admin` address, read-only; and
+//! `/ready` alone on a socket without an address, for the health check where `admin` is off ([`local`]).
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
-//! request each, within a deadline.
+//! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has
+//! not asked anything yet, so a client that asks at once is always answered.
 
+pub mod local;
 pub mod metrics;
 pub mod prometheus;
 pub mod status;
@@ -16,22 +19,29 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Connections at once; who comes beyond that waits. A scraper, a `status --watch` and some health checks are a handful.
+/// Connections at once; one more closes the oldest. A scraper, a `status --watch` and some health checks are a handful.
 const MAX_CONNECTIONS: usize = 32;
 
 /// For a whole connection: one request and its response of at most a megabyte or so.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// For a request's head: whoever connects to this address has its question ready.
+const HEAD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Of a request's head; no question here is longer than a line.
 const MAX_HEAD: usize = 8 * 1024;
@@ -56,23 +66,10 @@ pub trait Source: Send + Sync + 'static {
 
 /// Answers the operator for as long as the process runs.
 pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
-    serve_each_within(DEADLINE, listener, source).await;
-}
-
-async fn serve_each_within(deadline: Duration, listener: TcpListener, source: Arc<dyn Source>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = Connections::default();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let source = source.clone();
-                tokio::spawn(async move {
-                    if timeout(deadline, converse(stream, source)).await.is_err() {
-                        debug!("an operator's connection took too long and was closed");
-                    }
-                    drop(place);
-                });
-            }
+            Ok((stream, _)) => connections.add(stream, source.clone(), answer).await,
             Err(error) => {
                 warn!(%error, "the admin listener cannot accept");
                 sleep(PAUSE).await;
@@ -81,20 +78,81 @@ async fn serve_each_within(deadline: Duration, listener: TcpListener, source: Ar
     }
 }
 
-async fn converse(stream: TcpStream, source: Arc<dyn Source>) {
-    let answer = service_fn(move |request| {
+type Reply = Response<Full<Bytes>>;
+
+/// What is said to a request.
+type Answer = fn(&Request<Incoming>, &dyn Source) -> Reply;
+
+/// The connections that are open, oldest first.
+#[derive(Default)]
+struct Connections {
+    open: VecDeque<Connection>,
+}
+
+struct Connection {
+    /// Its request's head was read.
+    asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Connections {
+    /// Serves one more, and closes another if there are too many: the oldest that has not asked yet, else the oldest.
+    async fn add<S>(&mut self, stream: S, source: Arc<dyn Source>, answer: Answer)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() >= MAX_CONNECTIONS {
+            let silent = self.open.iter().position(|connection| !connection.asked.load(Ordering::Relaxed));
+            if let Some(closed) = self.open.remove(silent.unwrap_or(0)) {
+                debug!("too many connections of operators: the oldest is closed");
+                closed.task.abort();
+            }
+        }
+        let asked = Arc::new(AtomicBool::new(false));
+        let conversation = converse(stream, source, answer, asked.clone());
+        let task = tokio::spawn(async move {
+            if timeout(DEADLINE, conversation).await.is_err() {
+                debug!("an operator's connection took too long and was closed");
+            }
+        });
+        self.open.push_back(Connection { asked, task: task.abort_handle() });
+        // A question that lies in its socket is read before the next connection may close this one.
+        yield_now().await;
+    }
+}
+
+async fn converse<S>(stream: S, source: Arc<dyn Source>, answer: Answer, asked: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let head_was_read = asked.clone();
+    let service = service_fn(move |request| {
+        head_was_read.store(true, Ordering::Relaxed);
         let response = answer(&request, &*source);
         async { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
-    // One request a connection: nobody holds a place by being silent, and the deadline is the only timer.
+    // One request a connection: nobody holds a place by being silent.
     http.keep_alive(false).max_buf_size(MAX_HEAD);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
-        debug!(%error, "an operator's request failed");
+    let serving = http.serve_connection(TokioIo::new(stream), service);
+    let silence = async {
+        sleep(HEAD_DEADLINE).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                debug!(%error, "an operator's request failed");
+            }
+        }
+        () = silence => debug!("an operator's connection asked nothing and was closed"),
     }
 }
 
-fn answer<B>(request: &Request<B>, source: &dyn Source) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
     let known = ["/metrics", "/status", "/ready"].contains(&request.uri().path());
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     let (status, kind, body) = match request.uri().path() {
@@ -104,12 +162,20 @@ fn answer<B>(request: &Request<B>, source: &dyn Source) -> Response<Full<Bytes>>
             Ok(json) => (StatusCode::OK, JSON, json + "\n"),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        "/ready" => match source.ready() {
-            Ok(()) => (StatusCode::OK, TEXT, "ready\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
-        },
+        "/ready" => readiness(source),
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /status and /ready\n".to_owned()),
     };
+    respond(status, kind, body)
+}
+
+fn readiness(source: &dyn Source) -> (StatusCode, &'static str, String) {
+    match source.ready() {
+        Ok(()) => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
+    }
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Reply {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let fields = response.headers_mut();

@@ -3,6 +3,7 @@
 use super::*;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A process that says what it is told to.
 #[derive(Default)]
@@ -97,15 +98,56 @@ async fn a_giant_head_is_refused() {
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
 }
 
+// A15
 #[tokio::test]
 async fn silent_connections_do_not_lock_the_operator_out() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve_each_within(Duration::from_millis(500), listener, Arc::new(Told::default())));
+    let address = serving(Arc::default()).await;
     let mut silent = Vec::new();
-    for _ in 0..MAX_CONNECTIONS + 1 {
-        silent.push(TcpStream::connect(address).await.unwrap());
+    for _ in 0..4 * MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Half of them begin and do not go on.
+        if fastrand::bool() {
+            stream.write_all(b"GET /ready HT").await.unwrap();
+        }
+        silent.push(stream);
     }
+    let began = crate::clock::now();
     let (head, _) = get(address, "/ready").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(began.elapsed() < HEAD_DEADLINE, "it waited for one of them to end: {:?}", began.elapsed());
+    // The oldest are gone, the newest are served once they ask.
+    let mut byte = [0];
+    assert!(matches!(silent[0].read(&mut byte).await, Ok(0) | Err(_)), "the oldest was closed");
+}
+
+// A15
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_closed_soon() {
+    let address = serving(Arc::default()).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET /ready HTTP/1.1\r\nHo").await.unwrap();
+    let mut rest = Vec::new();
+    // The reading ends only if the other side closes, well before the deadline of a whole connection.
+    tokio::time::timeout(DEADLINE / 2, silent.read_to_end(&mut rest)).await.expect("it is closed").ok();
+}
+
+// U6
+#[tokio::test]
+async fn readiness_is_told_without_any_address_and_nothing_else_is() {
+    let told = Arc::new(Told::default());
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], fastrand::u16(1..)));
+    let listener = local::bind(listen).unwrap();
+    assert!(local::bind(listen).is_err(), "one process has the name");
+    tokio::spawn(local::serve(listener, told.clone()));
+    let ask = async |path: &str| {
+        let mut stream = local::connect(listen).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(ask("/ready").await.starts_with("HTTP/1.1 200 "));
+    assert!(ask("/status").await.starts_with("HTTP/1.1 404 "));
+    *told.not_ready.lock().unwrap() = Some("draining".to_owned());
+    assert!(ask("/ready").await.ends_with("not ready: draining\n"));
 }

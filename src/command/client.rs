@@ -1,5 +1,6 @@
 //! Asks the running process on its admin address.
 
+use crate::admin::local;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -8,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -16,6 +18,25 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Of an answer: a thousand replicas' status is far below it.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// Asks the process that listens for clients there whether it is ready, over the socket that needs no address.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) async fn get_ready_locally(listen: SocketAddr) -> Result<(StatusCode, Bytes), String> {
+    let asking = async {
+        let stream = local::connect(listen)?;
+        exchange(stream, "localhost", "/ready").await
+    };
+    match timeout(DEADLINE, asking).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(format!(
+            "no evenkeel that listens on {listen} with server.admin off runs in this container ({error}): it is not \
+             running here, or with another configuration (server.listen, PORT; see --config, EVENKEEL_CONFIG)"
+        )),
+        Err(_) => Err(format!("the proxy does not answer within {DEADLINE:?}: is it stopped, or out of CPU?")),
+    }
+}
 
 /// GETs `path` from the process whose `server.admin` this is.
 ///
@@ -33,7 +54,9 @@ pub(super) async fn get(admin: Option<SocketAddr>, path: &str) -> Result<(Status
         );
     }
     let address = reachable(admin);
-    match timeout(DEADLINE, exchange(address, path)).await {
+    match timeout(DEADLINE, async { exchange(TcpStream::connect(address).await?, &address.to_string(), path).await })
+        .await
+    {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(explain(address, &*error)),
         Err(_) => Err(format!("{address} does not answer within {DEADLINE:?}: is the proxy stopped, or out of CPU?")),
@@ -50,14 +73,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn exchange(
-    address: SocketAddr,
-    path: &str,
-) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn exchange<S>(stream: S, host: &str, path: &str) -> Result<(StatusCode, Bytes), AnyError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let asking = async {
-        let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+        let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes();

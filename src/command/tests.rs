@@ -27,9 +27,10 @@ fn config(toml: &str) -> Config {
 async fn ready_is_an_exit_status() {
     let told = Arc::new(Told::default());
     let address = serving(told.clone()).await;
-    assert_eq!(ready(Some(address)).await, std::process::ExitCode::SUCCESS);
+    let listen = SocketAddr::from(([127, 0, 0, 1], 80));
+    assert_eq!(ready(listen, Some(address)).await, std::process::ExitCode::SUCCESS);
     *told.not_ready.lock().unwrap() = Some("draining".to_owned());
-    assert_eq!(ready(Some(address)).await, std::process::ExitCode::FAILURE);
+    assert_eq!(ready(listen, Some(address)).await, std::process::ExitCode::FAILURE);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::section::{Key, Reader, Section, kind, nearest};
 use super::value::{
-    address, boolean, bytes, choice, dns_server, duration, host_field, integer, integers, path_prefix, port,
+    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, integers, path_prefix, port,
     probe_path, quoted, route_host, size, socket, string, time,
 };
 use super::{
@@ -33,25 +33,22 @@ pub(super) fn text(text: &str, file: &str, env: Env<'_>) -> Result<Config, Confi
     let known = (reader.problems() == whole).then_some(&upstreams[..]);
     let routes = routes(&reader, listed, known);
 
-    if let Some(value) = variable(env, "UPSTREAM")
-        && !reader.names_upstream()
-        && reader.problems() == 0
-    {
+    if variable(env, "UPSTREAM").is_some() && !reader.names_upstream() && reader.problems() == 0 {
         reader.problem(format_args!(
-            "the variable UPSTREAM is set ({}) but the file, which is the whole configuration, does not use it; write \
-             address = \"${{UPSTREAM}}\" in an upstream, or unset it",
-            quoted(&value)
+            "the variable UPSTREAM is set but the file, which is the whole configuration, does not use it; write \
+             address = \"${{UPSTREAM}}\" in an upstream, or unset it"
         ));
     }
     reader.into_result(Config { server, dns, upstreams, routes })
 }
 
-/// `server.admin` of a text that may be wrong elsewhere, or everywhere.
-pub(super) fn admin(text: &str, env: Env<'_>) -> Option<SocketAddr> {
+/// `server.listen` and `server.admin` of a text that may be wrong elsewhere, or everywhere.
+pub(super) fn sockets(text: &str, env: Env<'_>) -> (SocketAddr, Option<SocketAddr>) {
     let (root, _) = DeTable::parse_recoverable(text);
     let reader = Reader::new("", env);
     let server = Section::new(&reader, String::new(), "", root.into_inner()).take_table("server", "[server]");
-    self::server(&reader, server.unwrap_or_default()).admin
+    let server = self::server(&reader, server.unwrap_or_default());
+    (server.listen, server.admin)
 }
 
 /// The configuration without a file: one upstream, everything else by default.
@@ -68,7 +65,7 @@ pub(super) fn environment(env: Env<'_>) -> Result<Config, ConfigError> {
     let upstreams = match address(&value) {
         Ok((host, port)) => vec![Arc::new(Upstream::new(&host.to_string(), host, port))],
         Err(problem) => {
-            reader.foreign_problem(format!("the variable UPSTREAM ({}) {problem}", quoted(&value)));
+            reader.foreign_problem(format!("the variable UPSTREAM {}", conceal(&problem)));
             Vec::new()
         }
     };
@@ -117,8 +114,8 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         match port(&value) {
             Ok(port) => listen.set_port(port),
             Err(problem) => reader.foreign_problem(format!(
-                "the variable PORT ({}) {problem}, or unset it: then server.listen rules",
-                quoted(&value)
+                "the variable PORT {}, or unset it: then server.listen rules",
+                conceal(&problem)
             )),
         }
     }

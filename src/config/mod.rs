@@ -49,17 +49,34 @@ impl Config {
     /// The file is named but not there, cannot be read, or says something that cannot be meant; or there is neither a
     /// file nor `UPSTREAM`. The error holds every problem that was found.
     pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Config, ConfigError> {
-        match file::read(path, env)? {
-            Some((name, text)) => Config::parse(&text, &name, env),
+        Config::of(Config::read(path, env)?.as_ref(), env)
+    }
+
+    /// The text of the file that [`Config::load`] reads; `None` where there is none and nobody named one.
+    ///
+    /// # Errors
+    /// The file is named but not there, is not a regular file of at most [`limits::FILE`], or cannot be read.
+    pub fn read(path: Option<&Path>, env: Env<'_>) -> Result<Option<FileText>, ConfigError> {
+        file::read(path, env)
+    }
+
+    /// The configuration of a file that was read, or of the environment alone.
+    ///
+    /// # Errors
+    /// As [`Config::parse`]; or there is neither a file nor `UPSTREAM`.
+    pub fn of(file: Option<&FileText>, env: Env<'_>) -> Result<Config, ConfigError> {
+        match file {
+            Some(FileText { name, text }) => Config::parse(text, name, env),
             None => check::environment(env),
         }
     }
 
-    /// Where the process is asked that was started with this configuration: `server.admin`, which it keeps whatever
-    /// becomes of the file. So a file that is wrong by now, and that the process refused for that, is no obstacle.
-    pub fn admin(path: Option<&Path>, env: Env<'_>) -> Option<SocketAddr> {
-        let text = file::read(path, env).ok().flatten().map(|(_, text)| text);
-        check::admin(&text.unwrap_or_default(), env)
+    /// Where the process that was started with this configuration listens and is asked: `server.listen` and
+    /// `server.admin`, which it keeps whatever becomes of the file. So a file that is wrong by now, and that the process
+    /// refused for that, is no obstacle.
+    pub fn sockets(path: Option<&Path>, env: Env<'_>) -> (SocketAddr, Option<SocketAddr>) {
+        let text = file::read(path, env).ok().flatten().map(|file| file.text);
+        check::sockets(&text.unwrap_or_default(), env)
     }
 
     /// The file that [`Config::load`] reads, whether it is there or not: what a reload watches.
@@ -100,6 +117,15 @@ impl Config {
     }
 }
 
+/// A configuration file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileText {
+    /// What problems are reported under: its path.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
 /// Why there is no [`Config`]: every problem found, each a line (or a few) with the place, what is wrong and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -112,7 +138,7 @@ impl ConfigError {
         &self.problems
     }
 
-    fn one(problem: String) -> Self {
+    pub(crate) fn one(problem: String) -> Self {
         ConfigError { problems: vec![problem] }
     }
 }

@@ -71,7 +71,7 @@ impl<'r, 'd> Section<'r, 'd> {
         match Value::new(&raw, self.reader.env, &mut named) {
             Ok(value) => match parse(&value) {
                 Ok(parsed) => Some(parsed),
-                Err(problem) => self.refuse(key, format_args!("({value}) {problem}")),
+                Err(problem) => self.refuse(key, format_args!("({value}) {}", value.show(&problem))),
             },
             Err(problem) => self.refuse(key, problem),
         }

@@ -1,6 +1,9 @@
 //! One value: its variables filled in, and turned into the type that its key wants.
 //!
 //! What these functions say against a value is put behind the key and the value: `server.drain ("25") has no unit; …`.
+//! Where the value comes from the environment, the variable stands in its place (`"${DRAIN}"`), and so does `…` for each
+//! part of it: what was put in the wrong place may be a password, and these texts go to the log and to `/status`. So a
+//! text never holds a part of its value but as an [`excerpt`], and whoever shows it calls [`reveal`] or [`conceal`].
 
 use super::expand::expand;
 use super::section::kind;
@@ -14,7 +17,7 @@ use toml::de::DeValue;
 
 /// A value of the file with its variables filled in.
 pub(super) enum Value {
-    /// A string; `raw` is how the file has it, if a variable changed it.
+    /// A string; `raw` is how the file has it, if that is something else.
     Text {
         text: String,
         raw: Option<String>,
@@ -49,6 +52,19 @@ impl Value {
         })
     }
 
+    /// `problem`, which is one of this value, as it may be shown.
+    pub(super) fn show(&self, problem: &str) -> String {
+        if self.is_from_outside() { conceal(problem) } else { reveal(problem) }
+    }
+
+    fn is_from_outside(&self) -> bool {
+        match self {
+            Value::Text { raw, .. } => raw.is_some(),
+            Value::List(values) => values.iter().any(Value::is_from_outside),
+            Value::Integer(_) | Value::Bool(_) | Value::Other(..) => false,
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Value::Text { .. } => "a string",
@@ -64,7 +80,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Text { text, raw: None } => f.write_str(&quoted(text)),
-            Value::Text { text, raw: Some(raw) } => write!(f, "{}, from {}", quoted(text), quoted(raw)),
+            Value::Text { raw: Some(raw), .. } => f.write_str(&quoted(raw)),
             Value::Integer(integer) => write!(f, "{integer}"),
             Value::Bool(value) => write!(f, "{value}"),
             Value::List(_) => f.write_str(self.kind()),
@@ -76,6 +92,32 @@ impl fmt::Display for Value {
 /// `text` in quotes for a message: one line, not endless, no control characters.
 pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", cut(text))
+}
+
+/// What an excerpt begins and ends with: control characters, which [`quoted`] escapes, so that no value holds them.
+const EXCERPT: [char; 2] = ['\u{2}', '\u{3}'];
+
+/// A part of a value within what is said against it.
+pub(super) fn excerpt(text: impl fmt::Display) -> String {
+    let plain: String = text.to_string().chars().filter(|c| !c.is_control()).collect();
+    format!("{}{plain}{}", EXCERPT[0], EXCERPT[1])
+}
+
+/// `problem` with its excerpts.
+pub(super) fn reveal(problem: &str) -> String {
+    problem.replace(EXCERPT, "")
+}
+
+/// `problem` without them.
+pub(super) fn conceal(problem: &str) -> String {
+    let mut parts = problem.split(EXCERPT);
+    // Every other part is an excerpt.
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    while parts.next().is_some() {
+        shown.push('…');
+        shown.push_str(parts.next().unwrap_or_default());
+    }
+    shown
 }
 
 fn cut(text: &str) -> String {
@@ -160,7 +202,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value) -> Re
         let duration = match humantime::parse_duration(text) {
             Ok(duration) => duration,
             Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Err(format!("has no unit; write \"{0}s\" or \"{0}ms\"", cut(text)));
+                return Err(format!("has no unit; write \"{0}s\" or \"{0}ms\"", excerpt(cut(text))));
             }
             Err(_) => {
                 return Err("is not a duration; write a number and a unit: \"500ms\", \"2s\", \"1m\", \"1h\"".into());
@@ -204,9 +246,11 @@ pub(super) fn bytes(size: u64) -> String {
 /// Where to listen. Port 0 takes a free one.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| match text.strip_prefix(':') {
-        Some(port) if self::port(port).is_ok() => format!("has no address; write \"0.0.0.0:{port}\" for all"),
+        Some(port) if self::port(port).is_ok() => {
+            format!("has no address; write \"0.0.0.0:{}\" for all", excerpt(port))
+        }
         _ if text.parse::<IpAddr>().is_ok() => "has no port; write \"0.0.0.0:80\" or \"[::]:80\"".into(),
-        _ if self::port(text).is_ok() => format!("has no address; write \"0.0.0.0:{text}\" for all"),
+        _ if self::port(text).is_ok() => format!("has no address; write \"0.0.0.0:{}\" for all", excerpt(text)),
         _ => "is not an IP address and a port; write \"0.0.0.0:80\" or \"[::]:80\"".into(),
     })
 }
@@ -234,10 +278,13 @@ pub(super) fn address(text: &str) -> Result<(Host, u16), String> {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) { "" } else { ":80" };
         let host = format!("{host}{port}");
-        return Err(format!("has a scheme; replicas are spoken to in plain HTTP, so write only {}", quoted(&host)));
+        return Err(format!(
+            "has a scheme; replicas are spoken to in plain HTTP, so write only {}",
+            excerpt(quoted(&host))
+        ));
     }
     if let Some(at) = text.find(['/', '?', '#']) {
-        let host = quoted(&text[..at]);
+        let host = excerpt(quoted(&text[..at]));
         return Err(format!("has a path; write only {host} (what probes ask for is probe.path)"));
     }
     if text.parse::<Ipv6Addr>().is_ok() {
@@ -245,6 +292,7 @@ pub(super) fn address(text: &str) -> Result<(Host, u16), String> {
     }
     let (host, port) = host_and_port(text)?;
     let Some(port) = port else {
+        let host = excerpt(host);
         return Err(format!(
             "has no port; write \"{host}:PORT\" with the port that the app's image EXPOSEs; where it EXPOSEs none, \
              Dokku's default is 5000: \"{host}:5000\""
@@ -269,7 +317,10 @@ fn host_and_port(text: &str) -> Result<(Host, Option<u16>), String> {
         "" => None,
         rest => {
             let text = rest.strip_prefix(':').unwrap_or(rest);
-            Some(port(text).map_err(|problem| format!("has {} behind the name, which {problem}", quoted(text)))?)
+            Some(
+                port(text)
+                    .map_err(|problem| format!("has {} behind the name, which {problem}", excerpt(quoted(text))))?,
+            )
         }
     };
     Ok((host, port))
@@ -301,7 +352,8 @@ fn dns_name(text: &str) -> Result<String, String> {
     }
     let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if let Some(c) = name.chars().find(|c| strange(*c)) {
-        return Err(format!("has {c:?} in its name; names have letters, digits, -, _ and ."));
+        let c = excerpt(format_args!("{c:?}"));
+        return Err(format!("has {c} in its name; names have letters, digits, -, _ and ."));
     }
     let label = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-');
     if name.len() > 253 || !name.split('.').all(label) {
@@ -331,7 +383,7 @@ pub(super) fn route_host(text: &str) -> Result<String, String> {
     if let Some((host, port)) = text.rsplit_once(':')
         && self::port(port).is_ok()
     {
-        return Err(format!("has a port, and ports are ignored; write {}", quoted(host)));
+        return Err(format!("has a port, and ports are ignored; write {}", excerpt(quoted(host))));
     }
     host(text).map(|host| host.to_string())
 }
@@ -366,13 +418,16 @@ pub(super) fn path_prefix(text: &str) -> Result<Option<String>, String> {
 
 fn path(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
-        return Err(format!("does not start with a slash; write {}", quoted(&format!("/{text}"))));
+        return Err(format!("does not start with a slash; write {}", excerpt(quoted(&format!("/{text}")))));
     }
     if text.len() > limits::TEXT {
         return Err(format!("is over {} bytes", limits::TEXT));
     }
     match text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        Some(c) => Err(format!("has {c:?}, which a request's target cannot have; write it percent-encoded")),
+        Some(c) => {
+            let c = excerpt(format_args!("{c:?}"));
+            Err(format!("has {c}, which a request's target cannot have; write it percent-encoded"))
+        }
         None => Ok(()),
     }
 }

@@ -75,8 +75,8 @@ impl Commander {
     pub(super) async fn drain(self, proxy: &Arc<Proxy>, drain: Duration, workers: Vec<JoinHandle<()>>) {
         let began = clock::now();
         let elapsed = || clock::now().saturating_duration_since(began);
-        info!(requests = proxy.requests(), tunnels = proxy.tunnels(), at_most = ?drain, "draining");
         proxy.drain();
+        info!(requests = proxy.requests(), tunnels = proxy.tunnels(), at_most = ?drain, "draining");
         tokio::spawn(end_at_once_on_second_signal());
         let quiet = |time: Duration| {
             let since_last = u128::from(proxy.millis().saturating_sub(proxy.last_end()));

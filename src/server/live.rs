@@ -2,6 +2,7 @@
 
 use super::Source;
 use super::listener::Seats;
+use super::reload::Reading;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::discovery;
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tracing::{error, info};
 
@@ -28,13 +30,21 @@ pub struct Live {
     instance: String,
     resolver: Arc<discovery::Resolver>,
     own: Arc<discovery::Own>,
+    /// Whether the configuration in force was read from a file. Then its absence is a mistake, not another configuration.
+    from_file: AtomicBool,
     /// How the last reload ended.
     pub(super) last_reload: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 impl Live {
     /// Starts the loops of every upstream.
-    pub(super) fn start(config: Config, source: Source, workers: usize, seats: Arc<Seats>) -> Arc<Self> {
+    pub(super) fn start(
+        config: Config,
+        from_file: bool,
+        source: Source,
+        workers: usize,
+        seats: Arc<Seats>,
+    ) -> Arc<Self> {
         let sockets = std::iter::once(config.server.listen).chain(config.server.admin);
         let own = Arc::new(discovery::Own::new(sockets));
         let resolver = Arc::new(discovery::Resolver::new(config.dns.clone()));
@@ -53,6 +63,7 @@ impl Live {
             instance: format!("{:08x}", fastrand::u32(..)),
             resolver,
             own,
+            from_file: AtomicBool::new(from_file),
             last_reload: Mutex::new(None),
             config: ArcSwap::from_pointee(config),
         });
@@ -68,9 +79,9 @@ impl Live {
         tokio::spawn(probe::run(upstream.clone(), Arc::new(probe::Prober::new(self.instance.clone()))));
     }
 
-    /// Reads the configuration again and takes it over; if anything is wrong with it, nothing changes.
-    pub(super) fn reload(&self, why: &str) {
-        let result = self.try_reload();
+    /// Takes over the configuration that was read again; if anything is wrong with it, nothing changes.
+    pub(super) fn reload(&self, why: &str, reading: Reading) {
+        let result = self.try_reload(reading);
         match &result {
             Ok(()) => info!(why, upstreams = %self.summary(), "configuration reloaded"),
             Err(problem) => error!(why, "configuration not reloaded, the old one stays in force: {problem}"),
@@ -79,9 +90,16 @@ impl Live {
         *self.last_reload.lock() = Some((clock::now(), result));
     }
 
-    fn try_reload(&self) -> Result<(), String> {
+    fn try_reload(&self, reading: Reading) -> Result<(), String> {
         let old = self.config.load_full();
-        let new = self.source.load().map_err(|error| error.to_string())?;
+        let file = reading.map_err(|error| error.to_string())?;
+        if file.is_none() && self.from_file.load(Ordering::Relaxed) {
+            return Err(format!(
+                "{}: the file is gone; put it back, or restart to run on the environment alone",
+                self.source.file().display()
+            ));
+        }
+        let new = self.source.parse(file.as_ref()).map_err(|error| error.to_string())?;
         let keys = old.restart_needed(&new);
         if !keys.is_empty() {
             return Err(format!("{} cannot change while the process runs; restart it", keys.join(", ")));
@@ -116,6 +134,7 @@ impl Live {
             .collect();
         self.proxy.replace(table(&new, upstreams));
         self.config.store(Arc::new(new));
+        self.from_file.store(file.is_some(), Ordering::Relaxed);
         begun.iter().for_each(|upstream| self.start_loops(upstream));
         ended.iter().for_each(|upstream| upstream.close());
         Ok(())

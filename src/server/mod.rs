@@ -12,7 +12,7 @@ mod tests;
 mod view;
 
 use crate::admin;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, FileText};
 use crate::proxy::Proxy;
 use crate::worker;
 pub use live::Live;
@@ -21,8 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Where the configuration comes from, to read it again.
 #[derive(Clone, Debug)]
@@ -32,17 +31,25 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the configuration as it is now.
+    /// Reads the file as it is now.
     ///
     /// # Errors
-    /// As [`Config::load`].
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.path.as_deref(), &|name| std::env::var(name).ok())
+    /// As [`Config::read`].
+    pub fn read(&self) -> Result<Option<FileText>, ConfigError> {
+        Config::read(self.path.as_deref(), &|name| std::env::var(name).ok())
     }
 
-    /// Where a process that was started with it is asked, as [`Config::admin`].
-    pub fn admin(&self) -> Option<SocketAddr> {
-        Config::admin(self.path.as_deref(), &|name| std::env::var(name).ok())
+    /// The configuration of a file that was read, or of the environment alone.
+    ///
+    /// # Errors
+    /// As [`Config::of`].
+    pub fn parse(&self, file: Option<&FileText>) -> Result<Config, ConfigError> {
+        Config::of(file, &|name| std::env::var(name).ok())
+    }
+
+    /// Where a process that was started with it listens and is asked, as [`Config::sockets`].
+    pub fn sockets(&self) -> (SocketAddr, Option<SocketAddr>) {
+        Config::sockets(self.path.as_deref(), &|name| std::env::var(name).ok())
     }
 
     /// The file that is read, whether it is there or not.
@@ -63,11 +70,11 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Serves `config` until a signal ends it.
+/// Serves `config`, which was made of `file`, until a signal ends it.
 ///
 /// # Errors
 /// A listener cannot be opened; the error says which, why, and what to do.
-pub fn run(config: Config, source: Source) -> Result<(), StartError> {
+pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(), StartError> {
     let descriptors = listener::raise_descriptor_limit();
     let workers = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -75,14 +82,15 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     };
     let listeners = listener::bind(config.server.listen, workers)?;
     let admin = config.server.admin.map(listener::bind_admin).transpose()?;
+    let local = if admin.is_none() { bind_local(config.server.listen) } else { None };
     let max_connections = listener::max_connections(config.server.max_connections, descriptors);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let seats = Arc::new(listener::Seats::new(max_connections));
-        let live = Live::start(config, source, workers, seats.clone());
+        let live = Live::start(config, file.is_some(), source, workers, seats.clone());
         let (commander, orders) = drain::Commander::new();
         let threads: Vec<_> = listeners
             .into_iter()
@@ -102,11 +110,25 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
         if let Some(Ok(admin)) = admin.map(tokio::net::TcpListener::from_std) {
             tokio::spawn(admin::serve(admin, live.clone()));
         }
-        wait_for_end(&live).await;
+        if let Some(local) = local {
+            tokio::spawn(admin::local::serve(local, live.clone()));
+        }
+        tokio::spawn(reload::run(live.clone(), Ok(file)));
+        wait_for_end().await;
         commander.drain(live.proxy(), live.config().server.drain, threads).await;
         info!("ended");
         Ok(())
-    })
+    });
+    // A read of the configuration may hang on another thread; nothing waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// The socket of `evenkeel ready` where `admin` is off. Without it the proxy serves all the same.
+fn bind_local(listen: SocketAddr) -> Option<std::os::unix::net::UnixListener> {
+    admin::local::bind(listen)
+        .inspect_err(|error| warn!(%error, "`evenkeel ready` will fail: its socket cannot be opened; set server.admin"))
+        .ok()
 }
 
 /// A thread that accepts and serves.
@@ -131,25 +153,12 @@ fn spawn_worker(
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(work).expect("a thread can be started")
 }
 
-/// Until SIGTERM or SIGINT; reloads on SIGHUP.
-async fn wait_for_end(live: &Arc<Live>) {
+/// Until SIGTERM or SIGINT.
+async fn wait_for_end() {
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
-    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be caught");
-    let mut changed = reload::Watch::new(live.source().file());
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => {
-                changed.catch_up();
-                live.reload("SIGHUP");
-            }
-            () = sleep(reload::INTERVAL) => {
-                if changed.look() {
-                    live.reload("the file changed");
-                }
-            }
-        }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }

@@ -201,3 +201,39 @@ fn several_workers_share_the_load_and_the_state(network: impl Network) {
     assert_eq!(bed.proxy.status()["workers"], 3);
     assert_eq!(report.by_replica().len(), 3);
 }
+
+/// How `evenkeel ready` ends, asked with this proxy's own configuration.
+fn ask_ready(proxy: &Proxy) -> (Option<i32>, String) {
+    let mut command = Command::new(EVENKEEL);
+    command
+        .arg("ready")
+        .env("EVENKEEL_CONFIG", proxy.config_path())
+        .env("HOST", proxy.address().ip().to_string())
+        .env("PORT", proxy.address().port().to_string());
+    let ready = Process::spawn("ready", command).unwrap();
+    (ready.wait_exit().code(), ready.output())
+}
+
+// U6
+#[test]
+fn the_health_check_works_without_an_admin_address() {
+    let network = Loopback::new();
+    let _origin = network.origin("app", |h, w, _| serve(h, w));
+    let config = ProxyConfig::new(&network, "app").set("server.admin", "off");
+    let proxy = Proxy::launch(&network, EVENKEEL, &config);
+    proxy.wait_serving("/");
+    eventually("it is ready", || ask_ready(&proxy).0 == Some(0));
+    // A request that is not finished holds the drain open.
+    let mut wire = Wire::connect(proxy.address());
+    wire.send("GET / HTTP/1.1\r\nHo");
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_line("draining");
+    let (code, output) = ask_ready(&proxy);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("draining"), "{output}");
+    drop(wire);
+    eventually("it ends", || proxy.container().exited().is_some());
+    let (code, output) = ask_ready(&proxy);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("not running here"), "{output}");
+}

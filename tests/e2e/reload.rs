@@ -2,7 +2,8 @@
 
 use crate::{Bed, GET, serve};
 use serde_json::json;
-use testbed::{App, Load, Loopback, Network, Origin, Plan, ProxyConfig, Signal, eventually};
+use std::process::Command;
+use testbed::{App, Load, Loopback, Network, Origin, Plan, Proxy, ProxyConfig, Signal, eventually, resident};
 
 fn config(bed: &Bed) -> ProxyConfig {
     ProxyConfig::new(&bed.network, "app")
@@ -106,4 +107,71 @@ fn a_removed_upstream_closes_its_connections_when_its_requests_are_done() {
     bed.proxy.write_config(&config(&bed).to_toml());
     eventually("its connections are closed", || other.open() == 0);
     assert_eq!(bed.ask(request).text(), "app");
+}
+
+/// Whether the last reload was refused, and why, as `/status` has it.
+fn refusal(proxy: &Proxy) -> Option<String> {
+    proxy.status()["last_reload"]["error"].as_str().map(str::to_owned)
+}
+
+// D6
+#[test]
+fn a_file_that_vanishes_is_an_error_of_the_reload_and_the_old_one_serves_on() {
+    let network = Loopback::new();
+    let app = named(&network, "app");
+    let other = named(&network, "other");
+    // ./proxy.toml, which nobody named, and an environment that would be a configuration of its own.
+    let mut shell = App::new("/bin/sh");
+    let evenkeel = env!("CARGO_BIN_EXE_evenkeel");
+    shell.args =
+        vec!["-c".into(), format!("cd $(dirname $EVENKEEL_CONFIG) && unset EVENKEEL_CONFIG && exec {evenkeel}")];
+    let shell = shell.env("UPSTREAM", format!("other:{}", network.port()));
+    let config = ProxyConfig::new(&network, "app")
+        .upstream(&network, "other")
+        .set("upstream.other.address", "${UPSTREAM}")
+        .route(json!({"upstream": "other", "path_prefix": "/other"}))
+        .route(json!({"upstream": "app"}));
+    let toml = config.to_toml();
+    let proxy = Proxy::launch_with(&network, shell, &toml);
+    proxy.wait_ready();
+    assert_eq!(proxy.wait_serving("/").text(), "app");
+    assert_eq!(proxy.wait_serving("/other").text(), "other");
+
+    std::fs::remove_file(proxy.config_path()).unwrap();
+    eventually("its absence is noticed", || refusal(&proxy).is_some_and(|why| why.contains("proxy.toml")));
+    assert!(proxy.lines("ERROR").iter().any(|line| line.contains("the file is gone")), "{}", proxy.output());
+    assert_eq!(proxy.lines("ERROR").len(), 1, "said once\n{}", proxy.output());
+    assert_eq!([proxy.get("/").text(), proxy.get("/other").text()], ["app", "other"]);
+    proxy.signal(Signal::SIGHUP);
+    eventually("SIGHUP is refused, too", || proxy.lines("ERROR").len() == 2);
+    assert_eq!([proxy.get("/").text(), proxy.get("/other").text()], ["app", "other"]);
+
+    proxy.write_config(&toml);
+    eventually("the file is back, and taken over", || refusal(&proxy).is_none());
+    assert_eq!(proxy.lines("joined").len(), 2, "no replica was forgotten");
+    drop((app, other));
+}
+
+// A14
+#[test]
+fn a_pipe_a_device_or_a_giant_in_the_files_place_is_refused_without_being_read() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    let path = bed.proxy.config_path();
+    let pid = bed.proxy.container().pid();
+    let before = resident(pid);
+    let giant = path.with_extension("giant");
+    std::fs::File::create(&giant).unwrap().set_len(200 << 20).unwrap();
+    let pipe = path.with_extension("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (target, said) in [(pipe, "a pipe"), ("/dev/zero".into(), "a device"), (giant, "over 1024 KiB")] {
+        let link = path.with_extension("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        std::fs::rename(&link, &path).unwrap();
+        eventually(said, || refusal(&bed.proxy).is_some_and(|why| why.contains(said)));
+        assert_eq!(bed.ask(GET).status, 200);
+        assert!(bed.proxy.ready());
+        assert!(resident(pid) < before + (8 << 20), "{} bytes more", resident(pid) - before);
+    }
+    bed.proxy.signal(Signal::SIGTERM);
+    eventually("it ends when it is told to", || bed.proxy.container().exited().is_some());
 }

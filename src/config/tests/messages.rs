@@ -265,16 +265,33 @@ fn a_variable_that_is_not_set_or_not_understood_is_told_with_its_key() {
         "\"${A-B}\") names a variable \"A-B\", which no variable can be called; write ${NAME} or ${NAME:-default}, with \
          letters, digits and _",
     );
-    problem("${EMPTY}", "\"\", from \"${EMPTY}\") has no name; write one, such as \"db-checker\"");
-    problem(
-        "${URL}",
-        "\"http://web:80\", from \"${URL}\") has a scheme; replicas are spoken to in plain HTTP, so write only \"web:80\"",
-    );
+    problem("${EMPTY}", "\"${EMPTY}\") has no name; write one, such as \"db-checker\"");
+    problem("${URL}", "\"${URL}\") has a scheme; replicas are spoken to in plain HTTP, so write only …");
+}
+
+// D21
+#[test]
+fn what_a_variable_holds_is_never_shown_as_it_may_be_a_password_in_the_wrong_place() {
+    let secret = "postgres://app:hunter2@db:5432/app";
+    let vars = [("SECRET", secret)];
+    for key in ["listen", "admin", "drain", "max_header", "threads"] {
+        let found = problems(&server(&format!("{key} = \"${{SECRET}}\"")), &vars).concat();
+        assert!(found.contains("${SECRET}") && !found.contains("hunter2"), "{key}: {found}");
+    }
+    for key in ["host", "on_failure", "forwarded", "wait", "probe.path", "probe.host"] {
+        let found = problems(&web(&format!("{key} = \"${{SECRET}}\"")), &vars).concat();
+        assert!(!found.contains("hunter2"), "{key}: {found}");
+    }
+    let found = problems(&address("${SECRET}"), &vars).concat();
+    assert!(found.contains("${SECRET}") && !found.contains("hunter2"), "{found}");
+    let env = |name: &str| matches!(name, "UPSTREAM" | "PORT").then(|| secret.to_owned());
+    let found = crate::config::check::environment(&env).unwrap_err().to_string();
+    assert!(found.contains("UPSTREAM") && found.contains("PORT") && !found.contains("hunter2"), "{found}");
 }
 
 #[test]
 fn upstream_set_but_named_nowhere_in_the_file_is_refused() {
-    let problem = "the variable UPSTREAM is set (\"app:1\") but the file, which is the whole configuration, does not \
+    let problem = "the variable UPSTREAM is set but the file, which is the whole configuration, does not \
                    use it; write address = \"${UPSTREAM}\" in an upstream, or unset it";
     check(&[(web("# address = \"${UPSTREAM}\""), problem)], &[("UPSTREAM", "app:1")]);
     check(&[(web("probe.path = \"/$${UPSTREAM}\""), problem)], &[("UPSTREAM", "app:1")]);
@@ -289,9 +306,8 @@ fn the_variables_that_rule_without_a_file_are_checked_as_its_values_are() {
     };
     assert_eq!(
         environment(&[("UPSTREAM", "http://app:8080/"), ("PORT", "eighty")]).unwrap_err(),
-        "the variable PORT (\"eighty\") is not a port; write a number from 1 to 65535, or unset it: then server.listen \
-         rules\nthe variable UPSTREAM (\"http://app:8080/\") has a scheme; replicas are spoken to in plain HTTP, so \
-         write only \"app:8080\""
+        "the variable PORT is not a port; write a number from 1 to 65535, or unset it: then server.listen rules\n\
+         the variable UPSTREAM has a scheme; replicas are spoken to in plain HTTP, so write only …"
     );
     for vars in [&[][..], &[("UPSTREAM", "")]] {
         assert_eq!(

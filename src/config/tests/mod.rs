@@ -165,7 +165,7 @@ fn a_file_that_cannot_be_read_as_text_is_told_why() {
     assert_eq!(error(), format!("{}: line 2 is not UTF-8; save the file as UTF-8", path.display()));
 
     fs::write(&path, "#".repeat(limits::FILE + 1)).unwrap();
-    assert_eq!(error(), format!("{}: is over 1048576 bytes; is it a configuration?", path.display()));
+    assert_eq!(error(), format!("{}: is over 1024 KiB; is it a configuration?", path.display()));
     let largest = web(&"#".repeat(limits::FILE - web("").len()));
     fs::write(&path, &largest).unwrap();
     assert_eq!(largest.len(), limits::FILE);
@@ -173,6 +173,24 @@ fn a_file_that_cannot_be_read_as_text_is_told_why() {
 
     let error = load(Some(folder.path()), &[]).unwrap_err().to_string();
     assert!(error.contains(": is a directory; name the file in it, as "), "{error}");
+}
+
+// A14
+#[test]
+fn only_a_regular_file_of_a_sane_size_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |path: &Path| load(Some(path), &[]).unwrap_err().to_string();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(said(&pipe).ends_with(": is a pipe, which is not read; write the configuration to a regular file"));
+    assert!(said(Path::new("/dev/zero")).contains("is a device"));
+    let giant = folder.path().join("giant");
+    fs::File::create(&giant).unwrap().set_len(limits::FILE as u64 + 1).unwrap();
+    assert!(said(&giant).ends_with(": is over 1024 KiB; is it a configuration?"));
+    let linked = folder.path().join("linked");
+    fs::write(folder.path().join("file"), web("")).unwrap();
+    std::os::unix::fs::symlink("file", &linked).unwrap();
+    assert!(load(Some(&linked), &[]).is_ok());
 }
 
 #[test]
