@@ -174,6 +174,23 @@ fn no_request_is_without_a_place_beside_a_free_one_while_others_come_and_go() {
     });
 }
 
+// T9, D16
+#[test]
+fn limit_holds_for_those_too_who_lose_race_after_race() {
+    explore("limit", || {
+        let upstream = Upstream::new(&[2]);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let upstream = upstream.clone();
+                // `acquire` asserts it.
+                thread::spawn(move || (0..16).for_each(|_| drop(upstream.acquire())))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(upstream.counts[0].load(Ordering::SeqCst), 0);
+    });
+}
+
 // T9, D17
 #[test]
 fn nobody_sleeps_beside_room() {
