@@ -171,10 +171,12 @@ impl Decoder {
             (State::Size | State::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 // Whatever follows a zero shows it to be a leading one.
                 self.canonical &= self.state == State::Size || self.left > 0;
-                self.left = self.left * 16 + char::from(byte).to_digit(16).map_or(0, u64::from);
-                if self.left >= MAX_SIZE {
+                // Below 2^60 before, so that this cannot overflow.
+                let size = self.left * 16 + char::from(byte).to_digit(16).map_or(0, u64::from);
+                if size >= MAX_SIZE {
                     return Err(Malformed);
                 }
+                self.left = size;
                 self.spend(State::Digits)
             }
             (State::Digits | State::Padding, b' ' | b'\t') => {
@@ -340,5 +342,13 @@ mod tests {
         let body = chunk.repeat(1000) + "0\r\n\r\n";
         let (found, ..) = read(body.as_bytes(), 10_000).unwrap().unwrap();
         assert_eq!(found.len(), 4096 * 1000);
+    }
+
+    #[test]
+    fn a_body_that_was_refused_stays_refused_however_often_it_is_asked_for() {
+        let mut decoder = Decoder::new();
+        for _ in 0..3 {
+            assert_eq!(decoder.decode("f".repeat(40).as_bytes()), Err(Malformed));
+        }
     }
 }

@@ -17,6 +17,8 @@ pub struct Postgres {
     folder: TempDir,
     address: SocketAddr,
     user: Option<Account>,
+    /// Further settings, each as `name=value`.
+    settings: Vec<String>,
     server: Option<Process>,
 }
 
@@ -26,6 +28,18 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL's server is not installed, naming the package; when its programs fail, with what they said.
     pub fn start(host: IpAddr) -> io::Result<Postgres> {
+        Postgres::make(host, None)
+    }
+
+    /// As [`Postgres::start`], and takes encrypted connections too, with this certificate and its key (PEM).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_encrypted(host: IpAddr, certificate: &str, key: &str) -> io::Result<Postgres> {
+        Postgres::make(host, Some((certificate, key)))
+    }
+
+    fn make(host: IpAddr, encryption: Option<(&str, &str)>) -> io::Result<Postgres> {
         let bin = binaries()?;
         let user = Account::to_run_as()?;
         let folder = tempfile::Builder::new().prefix("testbed-postgres-").tempdir()?;
@@ -39,7 +53,7 @@ impl Postgres {
             std::os::unix::fs::chown(&password, Some(user.uid), Some(user.gid))?;
         }
         let address = TcpListener::bind((host, 0))?.local_addr()?;
-        let mut postgres = Postgres { bin, folder, address, user, server: None };
+        let mut postgres = Postgres { bin, folder, address, user, settings: vec![], server: None };
         postgres.run(
             "initdb",
             &[
@@ -56,8 +70,26 @@ impl Postgres {
         let rules = postgres.folder.path().join("data/pg_hba.conf");
         OpenOptions::new().append(true).open(rules)?.write_all(b"host all all all scram-sha-256\n")?;
         postgres.create_database()?;
+        if let Some((certificate, key)) = encryption {
+            postgres.encrypt(certificate, key)?;
+        }
         postgres.resume()?;
         Ok(postgres)
+    }
+
+    fn encrypt(&mut self, certificate: &str, key: &str) -> io::Result<()> {
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.folder.path().join("data").join(name);
+            std::fs::write(&path, text)?;
+            // PostgreSQL refuses a key that others may read.
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            if let Some(user) = &self.user {
+                std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid))?;
+            }
+        }
+        // The files are found by their names.
+        self.settings.push("ssl=on".into());
+        Ok(())
     }
 
     /// What an app is given as `DATABASE_URL`.
@@ -102,6 +134,9 @@ impl Postgres {
             "synchronous_commit=off",
             "max_connections=60",
         ] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             command.args(["-c", setting]);
         }
         command.args(["-D", "data", "-k", "", "-p", &port]);

@@ -27,7 +27,7 @@
 //! answered); `/control`, `/log` and `/stats` answer in every mode. `LISTEN_AFTER_MS` is the time from start to
 //! listening. In `LOG_FOLDER`, if set, the ids are written to a file of this container's name, each as soon
 //! as it is known. `ON_TERM` is `drop` (what runs is lost, the default, as of an app that does not handle SIGTERM),
-//! `graceful` or `ignore`.
+//! `graceful` (it prints `received ID TIMES` for each line of `/log` as it ends) or `ignore`.
 
 #![allow(clippy::disallowed_methods)] // an app lives in real time
 
@@ -75,6 +75,7 @@ async fn serve() {
         most_in_flight: Cell::new(0),
         connections: Cell::new(0),
     });
+    let ours = replica.clone();
     let on_term = text("ON_TERM", "drop");
     let mut term = match on_term.as_str() {
         "drop" => None,
@@ -123,6 +124,7 @@ async fn serve() {
     drop((listener, stay));
     let _ = leaving.send(true);
     leaving.closed().await;
+    ours.log().lines().for_each(|line| println!("received {line}"));
     println!("{name} has answered everything");
 }
 
@@ -210,10 +212,7 @@ impl Replica {
         let number = |i: usize| parts.get(i).and_then(|p| p.parse::<u64>().ok()).unwrap_or(0);
         match parts[0] {
             "control" => return self.control(&query),
-            "log" => {
-                let seen = self.seen.borrow();
-                return text(200, seen.iter().fold(String::new(), |t, (id, times)| t + &format!("{id} {times}\n")));
-            }
+            "log" => return text(200, self.log()),
             "stats" => return self.stats(),
             _ => {}
         }
@@ -308,6 +307,10 @@ impl Replica {
         if !mean.is_zero() {
             tokio::time::sleep(mean.mul_f64(-(1.0 - fastrand::f64()).ln())).await;
         }
+    }
+
+    fn log(&self) -> String {
+        self.seen.borrow().iter().fold(String::new(), |text, (id, times)| text + &format!("{id} {times}\n"))
     }
 
     fn control(&self, query: &str) -> Response<Reply> {
