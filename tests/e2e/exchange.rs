@@ -261,7 +261,8 @@ fn a_client_of_http_1_0_that_keeps_its_connection_sees_where_a_body_without_a_le
 
 #[test]
 fn connections_to_replicas_are_kept_and_shared_by_clients() {
-    let bed = Bed::new(|h, w, _| serve(h, w));
+    // A connection stays with the worker that watches its socket.
+    let bed = Bed::with(|c| c.set("server.threads", 1), |h, w, _| serve(h, w));
     for _ in 0..20 {
         assert_eq!(bed.ask(GET).status, 200);
     }
@@ -270,7 +271,7 @@ fn connections_to_replicas_are_kept_and_shared_by_clients() {
 
 #[test]
 fn a_post_takes_no_kept_connection_that_has_rested_for_a_second() {
-    let bed = Bed::new(|h, w, _| serve(h, w));
+    let bed = Bed::with(|c| c.set("server.threads", 1), |h, w, _| serve(h, w));
     assert_eq!(bed.ask(POST).status, 200);
     assert_eq!(bed.ask(POST).status, 200);
     assert_eq!(bed.origin().open(), 1, "right after another it does");
