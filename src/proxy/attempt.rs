@@ -1,7 +1,7 @@
 //! One attempt at a request: it is sent over one connection to one replica, and what comes back is passed on.
 
 use super::answer::Problem;
-use super::body::{self, DownloadError, Replay, UploadError};
+use super::body::{self, DownloadError, Patience, Replay, UploadError};
 use super::exchange::{Attempts, Caller, End, Exchange, Link, Upgraded};
 use super::fields::Framing;
 use super::guard::Refusal;
@@ -11,6 +11,7 @@ use super::inflow::Inflow;
 use super::kept::Idle;
 use super::response::{Delivery, ResponseHead};
 use super::socket::{Reader, WriteError};
+use super::transfer::pass_on;
 use crate::clock;
 use crate::pool::Outcome;
 use crate::pool::retry::Failure;
@@ -56,6 +57,8 @@ struct Answer {
     framing: Framing,
     /// The replica keeps its connection.
     keeps_alive: bool,
+    /// Events that come when they like.
+    stream: bool,
     /// The client gets the body in chunks.
     chunked: bool,
     /// The client's connection is kept.
@@ -119,6 +122,12 @@ impl Exchange<'_> {
                 }
             }
             _ => {
+                // An event stream may rightly be silent for hours; keep-alive on both sockets tells when a peer is gone.
+                let pause = (!answer.stream).then_some(patience);
+                if answer.stream {
+                    caller.writer.keep_alive();
+                }
+                let patience = Patience { write: patience, pause };
                 let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await;
                 used = clock::now();
                 passed
@@ -201,8 +210,10 @@ impl Exchange<'_> {
             let (length, status) = match event {
                 Event::Head(Ok(head)) => head,
                 Event::Head(Err(error)) => {
-                    let silent = interim == 0 && reader.ahead().is_empty();
-                    let (problem, failure, outcome) = no_head(error, inbound, reused && silent);
+                    // What no HTTP begins with was sent before this request came: it is not the answer to it.
+                    let unasked = reader.ahead().is_empty() || error == HeadError::Alien;
+                    let raced = reused && interim == 0 && unasked;
+                    let (problem, failure, outcome) = no_head(error, inbound, raced);
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {
                         failed.client_ended = inbound.has_ended();
@@ -282,10 +293,13 @@ impl Exchange<'_> {
     fn write_final(&self, head: &ResponseHead<'_>, status: u16, at: Instant, sent: bool, out: &mut Vec<u8>) -> Answer {
         out.clear();
         let framing = head.framing();
-        let keeps_alive = head.keeps_alive();
+        // A server that says how long a body is where none may be has been seen to send it, and whatever it sent would be
+        // taken for the next response.
+        let keeps_alive = head.keeps_alive() && !(framing == Framing::Empty && head.announces_body());
+        let stream = head.fields.event_stream;
         if status == 101 {
             head.write_upgrade(out);
-            return Answer { status, framing, keeps_alive, chunked: false, keep_client: false, at };
+            return Answer { status, framing, keeps_alive, stream, chunked: false, keep_client: false, at };
         }
         // A response that refuses the rest of the body ends the connection; any other may still see it through.
         let refused = !sent && status >= 400;
@@ -300,7 +314,7 @@ impl Exchange<'_> {
             (true, false) => None,
         };
         head.write(Delivery { chunked, connection }, out);
-        Answer { status, framing, keeps_alive, chunked, keep_client, at }
+        Answer { status, framing, keeps_alive, stream, chunked, keep_client, at }
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
@@ -351,6 +365,7 @@ impl Exchange<'_> {
 fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Failure, Outcome) {
     match error {
         HeadError::Refused(Refusal::HeadTooLong) => (Problem::ResponseHeadTooLong, Failure::Final, Outcome::Invalid),
+        HeadError::Alien if raced => (Problem::Broken, Failure::Dead, Outcome::Stale),
         HeadError::Refused(_) | HeadError::Alien => {
             (Problem::Garbage("the replica's response is not HTTP"), Failure::Final, Outcome::Invalid)
         }
@@ -361,32 +376,6 @@ fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Fa
             (Problem::Broken, failure, outcome)
         }
     }
-}
-
-/// Passes on a response whose body is still on its way, perhaps beside the request's.
-async fn pass_on(
-    source: &mut Inflow,
-    inbound: &mut Inbound<'_>,
-    caller: &mut Caller<'_>,
-    chunked: bool,
-    patience: Duration,
-) -> Result<(), DownloadError> {
-    let Caller { writer, timer, out } = caller;
-    let mut download = pin!(body::download(source, writer, out, chunked, timer, patience));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(result) = download.as_mut().poll(cx) {
-            return Poll::Ready(result);
-        }
-        loop {
-            match inbound.poll(cx) {
-                Poll::Ready(Sign::Gone) => return Poll::Ready(Err(DownloadError::ClientGone)),
-                Poll::Ready(Sign::Failed(_)) => return Poll::Ready(Err(DownloadError::UploadFailed)),
-                Poll::Ready(Sign::Sent | Sign::Refused) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await
 }
 
 /// What ends the wait for a head.

@@ -17,13 +17,27 @@ const REPLAY_LIMIT: usize = 64 * 1024;
 /// go out from where they lie.
 const GATHER: usize = 16 * 1024;
 
+/// How long is waited for either side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For whoever reads to take something.
+    pub(super) write: Duration,
+    /// For whoever sends to send something; `None` for a stream.
+    pub(super) pause: Option<Duration>,
+}
+
+impl From<Duration> for Patience {
+    fn from(patience: Duration) -> Self {
+        Patience { write: patience, pause: Some(patience) }
+    }
+}
+
 /// A message on its way out.
 #[derive(Debug)]
 struct Outgoing<'a> {
     writer: &'a mut Writer,
     timer: &'a mut Timer,
-    /// The longest pause.
-    patience: Duration,
+    patience: Patience,
     chunked: bool,
     /// Gathered and not yet written; the message's head to begin with.
     gathered: &'a mut Vec<u8>,
@@ -62,7 +76,7 @@ impl Outgoing<'_> {
     }
 
     async fn write(&mut self, piece: &[u8], after: &[u8]) -> Result<(), WriteError> {
-        let result = self.writer.write_all([self.gathered, piece, after], self.timer, self.patience).await;
+        let result = self.writer.write_all([self.gathered, piece, after], self.timer, self.patience.write).await;
         self.started |= !matches!(result, Err(WriteError::Gone { taken: 0 }));
         self.gathered.clear();
         result
@@ -79,7 +93,10 @@ impl Outgoing<'_> {
             return Ok(Some(output));
         }
         self.flush().await?;
-        Ok(self.timer.limit_to(self.patience, read).await.ok())
+        match self.patience.pause {
+            Some(pause) => Ok(self.timer.limit_to(pause, read).await.ok()),
+            None => Ok(Some(read.await)),
+        }
     }
 }
 
@@ -144,6 +161,7 @@ pub(super) async fn upload<'s>(
     let mut timer = Timer::new(crate::clock::now() + patience);
     let mut gathered = head.to_vec();
     let chunked = framing == Framing::Chunked;
+    let patience = patience.into();
     let mut out = Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false };
     let result = send_body(inflow, &mut out, replay).await;
     let result = result.map_err(|error| match error {
@@ -198,7 +216,7 @@ pub(super) async fn download(
     gathered: &mut Vec<u8>,
     chunked: bool,
     timer: &mut Timer,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<(), DownloadError> {
     let gone = |error: WriteError| match error {
         WriteError::Gone { .. } => DownloadError::ClientGone,

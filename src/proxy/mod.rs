@@ -34,6 +34,7 @@ mod seat;
 mod socket;
 mod syntax;
 mod timer;
+mod transfer;
 mod tunnel;
 mod waiting;
 

@@ -56,6 +56,11 @@ impl<'a> ResponseHead<'a> {
         wants && self.framing != Framing::ToClose
     }
 
+    /// Whether its fields say that a body follows, whatever its status and its request say.
+    pub(super) fn announces_body(&self) -> bool {
+        self.fields.chunked || self.fields.length.is_some_and(|length| length > 0)
+    }
+
     /// How the body reaches a client of HTTP/1.`minor`: true if in chunks.
     pub(super) fn is_chunked_for(&self, http_1_0: bool) -> bool {
         !http_1_0 && matches!(self.framing, Framing::Chunked | Framing::ToClose)

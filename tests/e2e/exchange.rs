@@ -169,6 +169,20 @@ fn events_pass_as_they_come() {
     }
 }
 
+// D5, H8
+#[test]
+fn an_event_stream_may_be_silent_for_longer_than_body_idle() {
+    let network = Loopback::new();
+    let _replicas = network.scale("app", &App::replica(), 1);
+    let bed = Bed::around(network, vec![], |c| c.set("server.body_idle", "200ms"));
+    bed.proxy.wait_serving("/");
+    let mut wire = bed.client();
+    wire.get("/sse/3/700");
+    let response = wire.response().unwrap();
+    assert_eq!(response.text().matches("data: ").count(), 3, "{}", response.text());
+    assert_eq!(bed.proxy.lines("request failed"), Vec::<String>::new());
+}
+
 #[test]
 fn a_websocket_passes_both_ways_and_ends_with_either_side() {
     let network = Loopback::new();

@@ -295,26 +295,32 @@ fn an_answer_that_stops_in_its_body_is_cut_at_the_idle_limit() {
 // F32, F33, F34, F36, F37
 #[test]
 fn answers_that_are_not_http_are_502_without_another_try_and_are_not_kept() {
-    let bed = Bed::new(|head, wire, _| {
-        // Four times what the proxy may grow by.
-        let giant = || format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(16 << 20));
-        let answer = match head.target() {
-            "/garbage" => "I am not a web server\r\n\r\n".into(),
-            "/ssh" => "SSH-2.0-OpenSSH_9.2p1\r\n".into(),
-            "/status" => "HTTP/1.1 2000 OK\r\n\r\n".into(),
-            "/giant" => giant(),
-            "/cl-te" => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
-            "/two-cl" => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd".into(),
-            // 16 MiB of it: it would go on for as long as anybody reads.
-            "/flood" => "HTTP/1.1 102 Processing\r\n\r\n".repeat(620_000),
-            "/switch" => "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n".into(),
-            _ => return ok(wire),
-        };
-        let _ = wire.try_send(answer);
-        if head.target() == "/ssh" {
-            wire.close();
-        }
-    });
+    // On a fresh connection each: what comes first on a kept one was sent before the request.
+    let bed = Bed::with(
+        |c| c.set("upstream.app.max_idle", 0),
+        |head, wire, _| {
+            // Four times what the proxy may grow by.
+            let giant = || format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(16 << 20));
+            let answer = match head.target() {
+                "/garbage" => "I am not a web server\r\n\r\n".into(),
+                "/ssh" => "SSH-2.0-OpenSSH_9.2p1\r\n".into(),
+                "/status" => "HTTP/1.1 2000 OK\r\n\r\n".into(),
+                "/giant" => giant(),
+                "/cl-te" => {
+                    "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into()
+                }
+                "/two-cl" => "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd".into(),
+                // 16 MiB of it: it would go on for as long as anybody reads.
+                "/flood" => "HTTP/1.1 102 Processing\r\n\r\n".repeat(620_000),
+                "/switch" => "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n".into(),
+                _ => return ok(wire),
+            };
+            let _ = wire.try_send(answer);
+            if head.target() == "/ssh" {
+                wire.close();
+            }
+        },
+    );
     let pid = bed.proxy.container().pid();
     bed.ask(GET);
     let before = testbed::resident(pid);
@@ -428,4 +434,51 @@ fn a_failed_request_is_one_warning_with_its_reason_and_whom_it_met() {
         assert!(line.contains(part), "{part:?} is missing in: {line}");
     }
     assert_eq!(bed.proxy.lines("WARN").len(), 1);
+}
+
+// D7
+#[test]
+fn what_a_replica_sends_behind_a_response_is_no_other_clients_answer() {
+    let served = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = served.clone();
+    let bed = Bed::with(without_probes, move |head, wire, _| {
+        let late = b"late garbage".as_slice();
+        match head.target() {
+            // As `do_HEAD = do_GET` in Python: a body where none may be, in a write of its own.
+            "/head" => wire.send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n"),
+            "/204" => wire.send("HTTP/1.1 204 No Content\r\nContent-Length: 12\r\n\r\n"),
+            "/304" => wire.send("HTTP/1.1 304 Not Modified\r\nContent-Length: 12\r\n\r\n"),
+            _ => return ok(wire),
+        }
+        seen.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(30));
+        let _ = wire.try_send(late);
+    });
+    for (method, target) in [("HEAD", "/head"), ("GET", "/204"), ("GET", "/304")] {
+        for _ in 0..5 {
+            let mut wire = bed.client();
+            wire.send(format!("{method} {target} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+            wire.response_to(method).unwrap();
+            let response = bed.ask(GET);
+            assert_eq!((response.status, response.text().as_str()), (200, "ok\n"), "after {method} {target}");
+        }
+    }
+    assert!(served.load(Ordering::Relaxed));
+}
+
+// D7
+#[test]
+fn garbage_that_comes_first_on_a_kept_connection_is_a_dead_connection() {
+    let bed = Bed::with(without_probes, move |_, wire, before| {
+        if before == 1 {
+            // The second request on a connection meets what belongs to nothing that was asked.
+            wire.send("late garbage\r\n\r\n");
+            wire.close();
+        } else {
+            ok(wire);
+        }
+    });
+    assert_eq!(bed.ask(GET).status, 200);
+    assert_eq!(bed.ask(GET).status, 200, "it is asked again on a fresh connection");
+    assert_eq!(bed.origin().requests(), 3);
 }
