@@ -1,148 +1,113 @@
 //! Measures how a proxy balances: replicas that serve for a while, one of which is slow, or fails, or recovers.
 //!
-//! Three replicas with eight workers each, service times exponentially distributed around 5 ms, around 50 ms for the slow
-//! one. The load is open: requests leave when they are due, and latency counts from then. It is a share of what the fast
-//! replicas can do, so that the same rate meets them with the slow one and without.
+//! Replicas with a few workers each, service times exponentially distributed around 5 ms, around 50 ms for the slow one.
+//! The load is open: requests leave when they are due, and latency counts from then. It is a share of what the replicas
+//! that are well can do, so that the same rate meets them with the slow one and without.
 
-use crate::cost::Taken;
-use crate::dns::Dns;
-use crate::load::{Load, Pace, Plan, Request};
-use crate::origin::{Conduct, Origin};
-use crate::peer::{Peer, Running, Upstream};
+use crate::conduct::Conduct;
+use crate::figure::{Measure, NEVER};
+use crate::load::Pace;
+use crate::origin::Origin;
+use crate::peer::Peer;
 use crate::process::Cores;
-use crate::row::{Effort, Figure, Row};
+use crate::row::{Balance, Effort, FAILING_RATE, RECOVERY_RATE, Row, SLOW, WELL};
+use crate::scene::Scene;
+use crate::taken::Taken;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Mean service time of a replica that is well, and of a slow one.
-const WELL: Duration = Duration::from_millis(5);
-const SLOW: Duration = Duration::from_millis(50);
+/// Before latencies are kept: weights have settled, connections are open.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// Requests served at once by one replica.
+/// A 99.9th percentile needs thousands of requests: the measurement goes on until there are so many …
+const ENOUGH: f64 = 5000.0;
+/// … or for so long.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Workers of a replica that fails or recovers.
 const WORKERS: usize = 8;
 
-/// Before latencies are kept: weights have settled, connections are open.
-const SETTLE: Duration = Duration::from_secs(3);
-
-/// A 99th percentile of a few hundred requests is chance: no measurement is shorter.
-const SHORTEST: Duration = Duration::from_secs(4);
-
-/// Requests a second while a slow replica recovers: the fewest for which a time is promised.
-const RECOVERY_RATE: f64 = 100.0;
-
-/// A recovered replica is given up on after this time.
-const NEVER: Duration = Duration::from_secs(60);
-
-/// What a scenario is made of.
-struct Stage {
-    replicas: Vec<Conduct>,
-    proxies: usize,
-    rate: f64,
-}
-
-impl Stage {
-    fn of(row: Row) -> Stage {
-        let well = || Conduct::slow(WELL, WORKERS);
-        let slow = || Conduct::slow(SLOW, WORKERS);
-        // What two replicas that are well can do, at most.
-        let full = 2.0 * WORKERS as f64 / WELL.as_secs_f64();
-        let stage = |replicas, proxies, load: u8| Stage { replicas, proxies, rate: full * f64::from(load) / 100.0 };
-        match row {
-            Row::Slow(load) => stage(vec![well(), well(), slow()], 1, load),
-            Row::Without(load) => stage(vec![well(), well()], 1, load),
-            Row::Four => stage(vec![well(), well(), slow()], 4, 50),
-            Row::Alike(load) => {
-                Stage { rate: full * 1.5 * f64::from(load) / 100.0, ..stage(vec![well(), well(), well()], 1, load) }
-            }
-            Row::Failing => stage(vec![well(), well(), well()], 1, 25),
-            Row::Recovery => Stage { replicas: vec![well(), well(), slow()], proxies: 1, rate: RECOVERY_RATE },
-            _ => unreachable!("a row of costs"),
-        }
-    }
-}
-
-/// Measures one of the rows about balancing, before replicas of its own.
+/// Measures latencies.
 ///
 /// # Errors
 /// The peer or its replicas do not start.
-pub fn measure(row: Row, peer: &Peer, effort: Effort, seed: u64, cores: &Cores) -> Result<Taken, String> {
-    let stage = Stage::of(row);
-    let fail = |error: std::io::Error| format!("the replicas cannot be started: {error}");
-    let origin = Origin::start(stage.replicas, cores, seed).map_err(fail)?;
-    let dns = Dns::start(&origin.addresses, seed).map_err(fail)?;
-    let to = Upstream {
-        addresses: origin.addresses.clone(),
-        dns: dns.address,
-        host: "app.internal".into(),
-        path: "/".into(),
-        ours: true,
-    };
-    let running = (0..stage.proxies).map(|_| peer.start(&to, 1, cores)).collect::<Result<Vec<Running>, _>>()?;
-    let plan = Plan {
-        targets: running.iter().flat_map(|one| one.targets.clone()).collect(),
-        connections: 0,
-        request: Request::get(&to.host, &to.path, to.answer()),
-        pace: Pace::Pooled(stage.rate),
-        seed,
-    };
-    let load = Load::start(&plan, cores);
+pub fn measure(balance: Balance, peer: &Peer, effort: Effort, seed: u64, cores: &Cores) -> Result<Taken, String> {
+    let (well, slow) = balance.replicas();
+    let replica = |mean| move |_| Conduct::slow(mean, balance.workers());
+    let replicas = (0..well).map(replica(WELL)).chain((0..slow).map(replica(SLOW))).collect();
+    let scene = Scene::start(peer, balance.proxies(), replicas, None, seed, cores)?;
+    let load = scene.numbered(Pace::Pooled(balance.rate()), 0);
     std::thread::sleep(SETTLE);
-    let mut taken = Taken::default();
-    match row {
-        Row::Recovery => {
-            let time = recovery(&origin);
-            taken.values.push((Figure::Recovery, time.as_secs_f64()));
-        }
-        Row::Failing => {
-            origin.conduct[0].fails.store(true, Ordering::Relaxed);
-            // Seen to fail, at most a few dozen times.
-            std::thread::sleep(Duration::from_secs(1));
-            let before = served(&origin);
-            std::thread::sleep(effort.time.max(SHORTEST));
-            let counts: Vec<u64> = served(&origin).iter().zip(before).map(|(after, before)| after - before).collect();
-            taken.values.push((Figure::Failing, 100.0 * counts[0] as f64 / counts.iter().sum::<u64>() as f64));
-        }
-        _ => {
-            load.record();
-            std::thread::sleep(effort.time.max(SHORTEST));
-            let record = load.stop();
-            taken.values.push((Figure::Balance(row), record.percentile(0.99)));
-            let all = record.answered.len() as u64 + record.failed;
-            if record.failed > 0 {
-                let reason = record.reason.unwrap_or_default();
-                taken.notes.push(format!(
-                    "{}, {}: {} of {all} failed ({reason})",
-                    peer.kind.name(),
-                    row.key(),
-                    record.failed
-                ));
-            }
-        }
+    load.record();
+    std::thread::sleep(Duration::from_secs_f64(ENOUGH / balance.rate()).clamp(effort.time, LONGEST.max(effort.time)));
+    let record = load.stop();
+    let mut taken = Taken::new(Row::Balance(balance), peer.kind);
+    if balance == Balance::AlikeFewWorkers {
+        taken.add(Measure::Mean, record.mean());
     }
+    taken.add(Measure::P99, record.percentile(0.99));
+    taken.add(Measure::P999, record.percentile(0.999));
+    taken.complain(&record);
     Ok(taken)
 }
 
-fn served(origin: &Origin) -> Vec<u64> {
-    origin.conduct.iter().map(|one| one.served.load(Ordering::Relaxed)).collect()
+/// Measures how many requests a replica gets that answers 500 at once, though its health check passes.
+///
+/// # Errors
+/// The peer or its replicas do not start.
+pub fn failing(peer: &Peer, effort: Effort, seed: u64, cores: &Cores) -> Result<Taken, String> {
+    let replicas = (0..3).map(|_| Conduct::slow(WELL, WORKERS)).collect();
+    let scene = Scene::start(peer, 1, replicas, None, seed, cores)?;
+    let load = scene.numbered(Pace::Pooled(FAILING_RATE), 0);
+    std::thread::sleep(SETTLE);
+    let before = scene.origin.served();
+    load.record();
+    scene.origin.conduct[0].fails.store(true, Ordering::Relaxed);
+    std::thread::sleep(effort.time.max(Duration::from_secs(5)));
+    let counts = difference(&before, &scene.origin.served());
+    let record = load.stop();
+    let mut taken = Taken::new(Row::Failing, peer.kind);
+    taken.add(Measure::Share, 100.0 * counts[0] as f64 / counts.iter().sum::<u64>() as f64);
+    taken.add(Measure::Failed, record.lost());
+    Ok(taken)
 }
 
-/// From the moment at which the slow replica is well until it has had four fifths of its fair share for a second.
-fn recovery(origin: &Origin) -> Duration {
+/// Measures how long a slow replica that is well again waits for its share.
+///
+/// # Errors
+/// The peer or its replicas do not start.
+pub fn recovery(peer: &Peer, seed: u64, cores: &Cores) -> Result<Taken, String> {
+    let replicas = [WELL, WELL, SLOW].map(|mean| Conduct::slow(mean, WORKERS)).into();
+    let scene = Scene::start(peer, 1, replicas, None, seed, cores)?;
+    let load = scene.numbered(Pace::Pooled(RECOVERY_RATE), 0);
+    std::thread::sleep(2 * SETTLE);
+    scene.origin.conduct[2].set_mean(WELL);
+    let mut taken = Taken::new(Row::Recovery, peer.kind);
+    taken.add(Measure::Recovery, until_fair(&scene.origin, 2).as_secs_f64());
+    drop(load);
+    Ok(taken)
+}
+
+/// From now until this replica has had four fifths of its fair share for a second.
+fn until_fair(origin: &Origin, replica: usize) -> Duration {
     const LOOK: Duration = Duration::from_millis(100);
-    origin.conduct[2].set_mean(WELL);
+    const LOOKS: usize = 10;
     let began = Instant::now();
-    let mut looks = vec![served(origin)];
-    while began.elapsed() < NEVER {
+    let mut looks = vec![origin.served()];
+    while began.elapsed().as_secs_f64() < NEVER {
         std::thread::sleep(LOOK);
-        looks.push(served(origin));
-        if looks.len() > 10 {
-            let (then, now) = (&looks[looks.len() - 11], &looks[looks.len() - 1]);
-            let counts: Vec<u64> = now.iter().zip(then).map(|(now, then)| now - then).collect();
+        looks.push(origin.served());
+        if looks.len() > LOOKS {
+            let counts = difference(&looks[looks.len() - 1 - LOOKS], &looks[looks.len() - 1]);
             let fair = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-            if counts[2] as f64 >= 0.8 * fair {
+            if counts[replica] as f64 >= 0.8 * fair {
                 break;
             }
         }
     }
     began.elapsed()
+}
+
+fn difference(before: &[u64], after: &[u64]) -> Vec<u64> {
+    after.iter().zip(before).map(|(after, before)| after - before).collect()
 }

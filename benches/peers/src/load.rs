@@ -2,6 +2,8 @@
 //! they are due, however slowly the answers come, and latency counts from then).
 
 use crate::process::Cores;
+use crate::record::Record;
+use crate::request::Request;
 use crate::timer;
 use crate::wire::Wire;
 use std::cell::{Cell, RefCell};
@@ -18,43 +20,11 @@ use tokio::task::{LocalSet, spawn_local};
 /// How long one request may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is sent, and what is to come back.
-#[derive(Clone, Debug)]
-pub struct Request {
-    bytes: Arc<[u8]>,
-    /// Each request has a connection of its own.
-    close: bool,
-    /// Length of the body of a right answer, if it is known: a proxy that answers by itself must not win.
-    answer: Option<u64>,
-}
-
-impl Request {
-    /// `GET target`, answered with a body of this length.
-    pub fn get(host: &str, target: &str, answer: Option<u64>) -> Request {
-        Request {
-            bytes: format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes().into(),
-            close: false,
-            answer,
-        }
-    }
-
-    /// The same, each on a connection of its own.
-    pub fn get_once(host: &str, target: &str, answer: Option<u64>) -> Request {
-        let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        Request { bytes: text.into_bytes().into(), close: true, answer }
-    }
-
-    /// `POST target` with a body of this length.
-    pub fn post(host: &str, target: &str, length: usize, answer: Option<u64>) -> Request {
-        let head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
-        let mut bytes = head.into_bytes();
-        bytes.resize(bytes.len() + length, b'x');
-        Request { bytes: bytes.into(), close: false, answer }
-    }
-}
+/// A closed loop that is refused, and one that is paused, must not spin.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How it is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// Each connection sends its next request when the last one is answered.
     Closed,
@@ -63,6 +33,8 @@ pub enum Pace {
     /// The same, each on the connection that was free last, or on a new one: what a client's pool does. With several
     /// targets each request goes to one of them by chance: a name that is resolved anew, answers shuffled.
     Pooled(f64),
+    /// Each connection sends one request, all at once.
+    Burst,
 }
 
 /// A load to be started.
@@ -78,31 +50,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Decides times and targets.
     pub seed: u64,
-}
-
-/// What became of the requests that were recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Record {
-    /// Latencies of those answered 200, in microseconds, with the time since the start at which each began.
-    pub answered: Vec<(Duration, f32)>,
-    /// Those that failed: no whole answer, or another status.
-    pub failed: u64,
-    /// The first failure, for the report.
-    pub reason: Option<String>,
-}
-
-impl Record {
-    /// The latency in microseconds that this share did not exceed (nearest rank); NaN when nothing was answered.
-    pub fn percentile(&self, share: f64) -> f64 {
-        percentile(self.answered.iter().map(|(_, latency)| f64::from(*latency)).collect(), share)
-    }
-}
-
-/// The value that this share of them does not exceed (nearest rank); NaN when there is none.
-pub fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let rank = (share * values.len() as f64).ceil() as usize;
-    values.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+    /// The number of its first request: two loads before one set of replicas must not have any in common.
+    pub first: u64,
 }
 
 /// A load that runs, until it is stopped or dropped.
@@ -115,8 +64,11 @@ pub struct Load {
 #[derive(Debug, Default)]
 struct Shared {
     connected: AtomicU64,
+    /// The next request's number, after the plan's first.
+    number: AtomicU64,
     answered: AtomicU64,
     recording: AtomicBool,
+    paused: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -125,7 +77,7 @@ impl Load {
     pub fn start(plan: &Plan, cores: &Cores) -> Load {
         let shared = Arc::new(Shared::default());
         // An open loop is one source of requests, so one thread; a closed one is as many as it has connections.
-        let threads = if matches!(plan.pace, Pace::Closed) { cores.load_threads.min(plan.connections) } else { 1 };
+        let threads = if plan.pace == Pace::Closed { cores.load_threads.min(plan.connections) } else { 1 };
         let spawn = |index: usize| {
             let (cores, shared, mut plan) = (cores.clone(), shared.clone(), plan.clone());
             plan.connections = (plan.connections + index) / threads;
@@ -154,15 +106,26 @@ impl Load {
         self.shared.recording.store(true, Ordering::Relaxed);
     }
 
+    /// An open loop sends nothing from now on, and keeps its connections.
+    pub fn pause(&self) {
+        self.shared.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for what was begun to end: that of a burst, which ends by itself.
+    pub fn finish(mut self) -> Record {
+        self.join()
+    }
+
     /// Ends it, with what was recorded.
     pub fn stop(mut self) -> Record {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.join()
+    }
+
+    fn join(&mut self) -> Record {
         let mut whole = Record::default();
         for thread in self.threads.drain(..) {
-            let part = thread.join().expect("the load does not panic");
-            whole.answered.extend(part.answered);
-            whole.failed += part.failed;
-            whole.reason = whole.reason.or(part.reason);
+            whole.extend(thread.join().expect("the load does not panic"));
         }
         whole
     }
@@ -178,16 +141,16 @@ impl Drop for Load {
 struct Source {
     plan: Plan,
     shared: Arc<Shared>,
-    started: Instant,
     record: RefCell<Record>,
 }
 
 async fn run(plan: Plan, shared: Arc<Shared>) -> Record {
-    let source = Rc::new(Source { plan, shared, started: Instant::now(), record: RefCell::default() });
+    let source = Rc::new(Source { plan, shared, record: RefCell::default() });
     match source.plan.pace {
         Pace::Closed => source.closed().await,
         Pace::Spread(rate) => source.open(rate, false).await,
         Pace::Pooled(rate) => source.open(rate, true).await,
+        Pace::Burst => source.burst().await,
     }
     source.record.take()
 }
@@ -209,10 +172,25 @@ impl Source {
             let began = Instant::now();
             let result = self.exchange(&mut wire, target).await;
             if result.is_err() {
-                // A target that refuses must not turn the load into a spin.
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             self.account(began, result);
+        }
+    }
+
+    /// Ends with its last answer: nothing of a burst may be left out.
+    async fn burst(self: &Rc<Source>) {
+        let target = |index: usize| self.plan.targets[index % self.plan.targets.len()];
+        let one = |index: usize| {
+            let (source, target) = (self.clone(), target(index));
+            spawn_local(async move {
+                let began = Instant::now();
+                let result = source.patiently(&mut None, target).await;
+                source.account(began, result);
+            })
+        };
+        for task in (0..self.plan.connections).map(one).collect::<Vec<_>>() {
+            let _ = task.await;
         }
     }
 
@@ -228,6 +206,10 @@ impl Source {
         let mut due = Instant::now();
         let mut turn = 0;
         while !self.stopped() {
+            if self.shared.paused.load(Ordering::Relaxed) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             due += Duration::from_secs_f64(-(1.0 - random.f64()).ln() / rate);
             timer::sleep_until(due).await;
             let chosen = if pooled { random.usize(..targets.len()) } else { turn % targets.len() };
@@ -236,10 +218,7 @@ impl Source {
             under_way.set(under_way.get() + 1);
             spawn_local(async move {
                 let mut wire = free.take(pooled).await;
-                let result = match tokio::time::timeout(PATIENCE, source.exchange(&mut wire, free.target)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(io::ErrorKind::TimedOut.into()),
-                };
+                let result = source.patiently(&mut wire, free.target).await;
                 source.account(due, result);
                 if wire.is_some() || !pooled {
                     free.give(wire);
@@ -261,25 +240,31 @@ impl Source {
         wire
     }
 
+    async fn patiently(&self, wire: &mut Option<Wire>, target: SocketAddr) -> io::Result<()> {
+        match tokio::time::timeout(PATIENCE, self.exchange(wire, target)).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     /// One request and its response; the connection is left in `wire` if it may carry another.
     async fn exchange(&self, wire: &mut Option<Wire>, target: SocketAddr) -> io::Result<()> {
         let mut taken = match wire.take() {
             Some(wire) => wire,
             None => self.connect(target).await.ok_or(io::ErrorKind::ConnectionRefused)?,
         };
-        taken.send(&self.plan.request.bytes).await?;
-        let head = taken.response().await?;
-        if self.plan.request.close {
+        let request = &self.plan.request;
+        let number = self.plan.first + self.shared.number.fetch_add(1, Ordering::Relaxed);
+        taken.send(&request.bytes(number)).await?;
+        let mut body = request.compares().then(Vec::new);
+        let head = taken.response(body.as_mut()).await?;
+        if request.close {
             // The proxy closes first, so that the waiting state (RFC 9293, 3.3.2) is on its port, not on ours.
             taken.closed().await?;
         } else if head.keep {
             *wire = Some(taken);
         }
-        match self.plan.request.answer {
-            _ if head.status != 200 => Err(io::Error::other(format!("status {}", head.status))),
-            Some(length) if length != head.length => Err(io::Error::other(format!("{} bytes of body", head.length))),
-            _ => Ok(()),
-        }
+        request.check(number, &head, body.as_deref().unwrap_or_default())
     }
 
     fn account(&self, began: Instant, result: io::Result<()>) {
@@ -291,10 +276,7 @@ impl Source {
         }
         let mut record = self.record.borrow_mut();
         match result {
-            Ok(()) => {
-                let latency = began.elapsed().as_secs_f32() * 1e6;
-                record.answered.push((began - self.started, latency));
-            }
+            Ok(()) => record.answered.push(began.elapsed().as_secs_f32() * 1e6),
             Err(error) => {
                 record.failed += 1;
                 record.reason.get_or_insert_with(|| error.to_string());

@@ -1,34 +1,41 @@
 //! `make bench`: runs the contenders, prints the table.
 
 use clap::Parser;
+use peers::conduct::Conduct;
 use peers::dns::Dns;
-use peers::origin::{Conduct, Origin};
-use peers::peer::{Kind, Peer, Running, Upstream};
+use peers::kind::Kind;
+use peers::lines::Section;
+use peers::origin::Origin;
+use peers::peer::{Peer, Upstream};
 use peers::process::{self, Cores};
 use peers::row::{Effort, Row};
+use peers::run::{Run, absent};
 use peers::table::Table;
-use peers::{balance, cost, picture};
+use peers::{picture, readme};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-/// Measures Evenkeel beside its peers and prints a table of medians, with ratios to HAProxy in brackets.
+/// Measures Evenkeel beside its peers and prints tables of medians, with ratios to HAProxy in brackets.
 ///
-/// Missing peers are installed: Debian packages with apt-get, PyPI's into target/bench.
+/// Missing peers are installed into target/peers; nothing else of the system is touched.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// One short round.
     #[arg(long)]
     quick: bool,
-    /// Only these: direct, round-robin, evenkeel, haproxy, nginx, envoy, caddy, traefik.
+    /// Only these: direct, round-robin, evenkeel, haproxy, nginx, envoy, caddy, traefik, nginx-time, traefik-time.
     #[arg(long, value_delimiter = ',', value_name = "PEER,…")]
     only: Vec<String>,
-    /// Only these: cpu-get, cpu-1k, cpu-64k, cpu-post, cpu-new, latency-1, latency-64, latency-1000, two-threads, start,
-    /// memory; slow-10, slow-50, slow-80, without-10, without-50, without-80, alike-80, four, failing, recovery.
+    /// Only these: cpu-get, cpu-1k, cpu-64k, cpu-post, cpu-new, two-threads, start, memory, latency-1, latency-64,
+    /// latency-1000; slow-10, slow-50, slow-80, without-10, without-50, without-80, slow-few-workers, alike-few-workers,
+    /// four, failing, recovery; hang-up-5-of-25, hang-up-3-of-200 (10, 30, 100, 300), one-breaks, three-break,
+    /// closes-unannounced, closes-late, outage, death, cancelled, hostile-head, hostile-waiting, hostile-put,
+    /// hostile-chunks.
     #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     only_rows: Vec<String>,
-    /// Rounds [default: 5; 1 with --quick].
+    /// Rounds [default: 3; 1 with --quick]; with 0 the files are only written again from the values.
     #[arg(long)]
     rounds: Option<usize>,
     /// Seconds of each measurement [default: 2; 1 with --quick].
@@ -40,8 +47,11 @@ struct Arguments {
     /// Draws the main figures into this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Writes the tables into this file, between its markers.
+    #[arg(long, value_name = "FILE")]
+    readme: Option<PathBuf>,
     /// Keeps every value in this file. What an earlier run has kept there is shown too, unless it is measured again: a
-    /// long measurement can be made in pieces, and with --rounds 0 is only shown.
+    /// long measurement can be made in pieces.
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
     /// This executable instead of a release build of this tree.
@@ -60,57 +70,66 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    let kinds = choose(&Kind::ALL, |kind| kind.key(), &arguments.only)?;
+    let kinds = choose(&Kind::ALL, |kind| kind.key().to_owned(), &arguments.only)?;
     let rows = choose(&Row::ALL, |row| row.key(), &arguments.only_rows)?;
-    let (rounds, seconds) = if arguments.quick { (1, 1.0) } else { (5, 2.0) };
+    let (rounds, seconds) = if arguments.quick { (1, 1.0) } else { (3, 2.0) };
     let effort = Effort {
         rounds: arguments.rounds.unwrap_or(rounds),
-        warm: Duration::from_millis(if arguments.quick { 200 } else { 500 }),
+        warm: Duration::from_millis(if arguments.quick { 200 } else { 400 }),
         time: Duration::from_secs_f64(arguments.seconds.unwrap_or(seconds)),
     };
+    let mut table = earlier(arguments.values.as_deref())?;
+    if effort.rounds > 0 {
+        measure(arguments, &kinds, usable(rows, arguments.upstream.is_some()), effort, &mut table)?;
+    }
+    println!("{}\n", readme::conditions(&table));
+    for section in Section::ALL {
+        println!("{}", section.markdown(&table));
+    }
+    println!("{}\nWhere a peer is better by more than 5 %:\n\n{}", readme::notes(&table), readme::better(&table));
+    write(arguments, &table)
+}
+
+fn measure(
+    arguments: &Arguments,
+    kinds: &[Kind],
+    rows: Vec<Row>,
+    effort: Effort,
+    table: &mut Table,
+) -> Result<(), String> {
     // 10,000 connections of our own, and as many of a proxy's, with theirs to the replicas.
     process::raise_descriptor_limit(65_536);
-
     let evenkeel = match &arguments.evenkeel {
         Some(path) => path.canonicalize().map_err(|error| format!("--evenkeel {}: {error}", path.display()))?,
         None if kinds.contains(&Kind::Evenkeel) => build()?,
         None => PathBuf::new(),
     };
-    let mut table = earlier(arguments.values.as_deref())?;
-    let mut peers = find(&kinds, &evenkeel, &mut table);
-    let shown = peers.clone();
+    table.machine = process::machine();
+    table.forget_notes(&rows);
+    if arguments.only_rows.is_empty() {
+        table.pick = pick()?;
+    }
+    let mut kinds = kinds.to_vec();
     if !kinds.contains(&Kind::Direct) {
         // Not asked for, but what a proxy adds is added to it.
-        peers.extend(find(&[Kind::Direct], &evenkeel, &mut table));
+        kinds.push(Kind::Direct);
     }
+    let peers = find(&kinds, &evenkeel, table);
+    let (to, _origin, _dns) = upstream(arguments.upstream.as_deref(), &Cores::split(1))?;
+    Run { peers: &peers, to: &to, effort, table }.measure(&rows);
+    Ok(())
+}
 
-    let cores = Cores::split(1);
-    let (to, _origin, _dns) = upstream(arguments.upstream.as_deref(), &cores)?;
-    let rows = usable(rows, arguments.upstream.is_some());
-
-    let (balances, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.is_balance());
-    let (kept, others): (Vec<Row>, Vec<Row>) =
-        rows.iter().partition(|row| !matches!(row, Row::TwoThreads | Row::Start | Row::Memory));
-    let wanted = |row: Row, kind: Kind| kinds.contains(&kind) || matches!(row, Row::Latency(_));
-    side_by_side(&kept, &peers, 1, &to, effort, wanted, &mut table);
-    if others.contains(&Row::TwoThreads) {
-        side_by_side(&[Row::TwoThreads], &shown, 2, &to, effort, wanted, &mut table);
+/// Writes the files that were asked for.
+fn write(arguments: &Arguments, table: &Table) -> Result<(), String> {
+    let mut texts = vec![];
+    if let Some(path) = &arguments.readme {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        texts.push((path, readme::update(&text, table).map_err(|error| format!("{}: {error}", path.display()))?));
     }
-    for row in others.into_iter().filter(|row| *row != Row::TwoThreads) {
-        one_by_one(row, &shown, effort, &mut table, |peer, _| cost::measure_fresh(row, peer, &to, effort, &cores));
-    }
-    for row in balances {
-        let seed = |round| 1 + round as u64;
-        let measure = |peer: &Peer, round| balance::measure(row, peer, effort, seed(round), &cores);
-        one_by_one(row, &shown, effort, &mut table, measure);
-    }
-
-    println!("{}", table.markdown(&shown));
-    for note in &table.notes {
-        println!("- {note}");
-    }
-    let texts = [(&arguments.values, table.values_text()), (&arguments.svg, picture::svg(&table, &shown))];
-    for (path, text) in texts.into_iter().filter_map(|(path, text)| Some((path.as_ref()?, text))) {
+    texts.extend(arguments.values.as_ref().map(|path| (path, table.text())));
+    texts.extend(arguments.svg.as_ref().map(|path| (path, picture::svg(table))));
+    for (path, text) in texts {
         std::fs::write(path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
     }
     Ok(())
@@ -121,6 +140,14 @@ fn earlier(path: Option<&Path>) -> Result<Table, String> {
     let Some(path) = path.filter(|path| path.exists()) else { return Ok(Table::default()) };
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
     text.and_then(|text| Table::earlier(&text)).map_err(|error| format!("--values {}: {error}", path.display()))
+}
+
+/// The table that `pick` prints.
+fn pick() -> Result<String, String> {
+    let program = target()?.join("pick");
+    let output = Command::new(&program).stderr(std::process::Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Those of `all` whose keys are named; all where none is.
@@ -151,13 +178,14 @@ fn target() -> Result<PathBuf, String> {
 }
 
 fn find(kinds: &[Kind], evenkeel: &Path, table: &mut Table) -> Vec<Peer> {
-    let folder = target().map(|folder| folder.with_file_name("bench")).unwrap_or_else(|_| "target/bench".into());
+    let folder = target().map(|folder| folder.with_file_name("peers")).unwrap_or_else(|_| "target/peers".into());
     let mut peers = vec![];
     for kind in kinds {
         match Peer::find(*kind, evenkeel, &folder) {
             Ok(peer) => {
                 if kind.is_proxy() {
-                    eprintln!("{} {}: {}", kind.name(), peer.version, peer.program.display());
+                    eprintln!("{} {}: {}", kind.name(), peer.version, peer.program.path.display());
+                    table.versions.insert(*kind, peer.version.clone());
                 }
                 peers.push(peer);
             }
@@ -165,11 +193,6 @@ fn find(kinds: &[Kind], evenkeel: &Path, table: &mut Table) -> Vec<Peer> {
         }
     }
     peers
-}
-
-fn absent(table: &mut Table, kind: Kind, why: &str) {
-    eprintln!("!! {} IS ABSENT: {why}", kind.name());
-    table.note(format!("**{} is absent:** {}", kind.name(), why.lines().next().unwrap_or("")));
 }
 
 /// The replicas: ours, or the user's.
@@ -192,7 +215,7 @@ fn upstream(url: Option<&str>, cores: &Cores) -> Result<(Upstream, Option<Origin
         return Err("the upstream has no IPv4 address".into());
     }
     let dns = Dns::start(&addresses, 1).map_err(fail)?;
-    Ok((Upstream { addresses, dns: dns.address, host, path, ours: url.is_none() }, origin, dns))
+    Ok((Upstream { addresses, dns: dns.address, host, path, ours: url.is_none(), limits: None }, origin, dns))
 }
 
 fn split_url(url: &str) -> Result<(String, String), String> {
@@ -205,74 +228,6 @@ fn split_url(url: &str) -> Result<(String, String), String> {
 
 /// Somebody else's app knows neither our bodies nor what to do with a POST.
 fn usable(rows: Vec<Row>, foreign: bool) -> Vec<Row> {
-    let ours = |row: &Row| matches!(row, Row::Get1K | Row::Get64K | Row::Post4K) || row.is_balance();
+    let ours = |row: &Row| matches!(row, Row::Get1K | Row::Get64K | Row::Post4K) || !row.is_cost();
     rows.into_iter().filter(|row| !(foreign && ours(row))).collect()
-}
-
-/// Rows for which all run at once and those wanted are measured in turn.
-fn side_by_side(
-    rows: &[Row],
-    peers: &[Peer],
-    threads: usize,
-    to: &Upstream,
-    effort: Effort,
-    wanted: impl Fn(Row, Kind) -> bool,
-    table: &mut Table,
-) {
-    if rows.is_empty() || effort.rounds == 0 {
-        return;
-    }
-    let cores = Cores::split(threads);
-    let mut running: Vec<Running> = vec![];
-    for peer in peers {
-        match peer.start(to, threads, &cores) {
-            Ok(started) => running.push(started),
-            Err(error) => absent(table, peer.kind, &error),
-        }
-    }
-    for round in 0..effort.rounds {
-        for row in rows {
-            eprint!("round {}/{} {:<12}", round + 1, effort.rounds, row.key());
-            // Another one begins each round: who comes first meets a machine that idled.
-            for turn in 0..running.len() {
-                let running = &running[(turn + round) % running.len()];
-                if !wanted(*row, running.kind) {
-                    continue;
-                }
-                let taken = cost::measure(*row, running, to, effort, &cores);
-                accept(table, running.kind, round, taken);
-            }
-            eprintln!();
-        }
-    }
-}
-
-/// Rows for which each is started anew.
-fn one_by_one(
-    row: Row,
-    peers: &[Peer],
-    effort: Effort,
-    table: &mut Table,
-    measure: impl Fn(&Peer, usize) -> Result<cost::Taken, String>,
-) {
-    let takes_part = |peer: &&Peer| peer.kind.is_proxy() || (row.is_balance() && peer.kind == Kind::RoundRobin);
-    for round in 0..effort.rounds.min(3) {
-        eprint!("round {}/{} {:<12}", round + 1, effort.rounds.min(3), row.key());
-        for peer in peers.iter().filter(takes_part) {
-            match measure(peer, round) {
-                Ok(taken) => accept(table, peer.kind, round, taken),
-                Err(error) => absent(table, peer.kind, &error),
-            }
-        }
-        eprintln!();
-    }
-}
-
-fn accept(table: &mut Table, kind: Kind, round: usize, taken: cost::Taken) {
-    eprint!("  {}", kind.name());
-    for (figure, value) in taken.values {
-        eprint!(" {}", figure.show(value));
-        table.add(figure, kind, round, value);
-    }
-    taken.notes.into_iter().for_each(|note| table.note(note));
 }

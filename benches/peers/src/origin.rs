@@ -1,53 +1,40 @@
 //! The replicas: HTTP servers on addresses of 127.0.0.0/8 that share a port, as containers of one app do. At once and
 //! as cheaply as possible for what a proxy costs; after a service time, by a number of workers, for how it balances.
+//!
+//! ```text
+//! /ping        answered 200 at once, whatever the replica does else
+//! /boom        no answer: the handler breaks, and its connection is closed
+//! /break       the same in the middle of an answer
+//! /bytes/N     a body of N bytes            /numbered/N   the body of `request::numbered_body`
+//! ```
 
+use crate::conduct::{Conduct, Then};
+use crate::configuration::CHECK;
 use crate::process::Cores;
+use crate::request;
 use crate::timer;
 use crate::wire::Wire;
+use nix::sys::socket::Backlog;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
-/// How one replica answers; may be changed while it runs.
-#[derive(Debug)]
-pub struct Conduct {
-    /// Mean of the exponentially distributed service time, microseconds; 0 is at once.
-    pub mean: AtomicU32,
-    /// Answers 500 at once.
-    pub fails: AtomicBool,
-    /// Requests answered.
-    pub served: AtomicU64,
-    /// Requests served at a time; the others queue.
-    workers: usize,
-}
+/// A path whose handler breaks before it answers.
+pub const BOOM: &str = "/boom";
+/// One whose handler breaks while it answers.
+pub const BREAK: &str = "/break";
 
-impl Conduct {
-    /// Answers at once, however many come.
-    pub fn instant() -> Conduct {
-        Conduct::slow(Duration::ZERO, 0)
-    }
+/// Before a handler breaks: what a request takes to get to the place where it does.
+const UNTIL_BROKEN: Duration = Duration::from_millis(1);
 
-    /// Takes this long on average, with so many workers.
-    pub fn slow(mean: Duration, workers: usize) -> Conduct {
-        Conduct {
-            mean: AtomicU32::new(mean.as_micros() as u32),
-            fails: AtomicBool::new(false),
-            served: AtomicU64::new(0),
-            workers,
-        }
-    }
-
-    /// From now on.
-    pub fn set_mean(&self, mean: Duration) {
-        self.mean.store(mean.as_micros() as u32, Ordering::Relaxed);
-    }
-}
+/// Connections that may wait for being accepted: a burst of a thousand must not meet the kernel's second of patience.
+const BACKLOG: i32 = 4096;
 
 /// Replicas of one app, served by one thread; they end when dropped.
 #[derive(Debug)]
@@ -77,6 +64,16 @@ impl Origin {
         })?;
         Ok(Origin { addresses, conduct, stop: Some(stop) })
     }
+
+    /// Requests answered so far, by replica.
+    pub fn served(&self) -> Vec<u64> {
+        self.conduct.iter().map(|one| one.served.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Requests that have no answer yet, of all replicas.
+    pub fn in_flight(&self) -> u64 {
+        self.conduct.iter().map(|one| one.in_flight.load(Ordering::Relaxed)).sum()
+    }
 }
 
 impl Drop for Origin {
@@ -89,15 +86,22 @@ impl Drop for Origin {
 fn listen(count: usize) -> io::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
     let ip = |index: usize| Ipv4Addr::new(127, 0, (index / 250) as u8, (2 + index % 250) as u8);
     for _ in 0..100 {
-        let first = TcpListener::bind((ip(0), 0))?;
+        let first = bind((ip(0), 0).into())?;
         let port = first.local_addr()?.port();
-        let others = (1..count).map(|index| TcpListener::bind((ip(index), port)));
+        let others = (1..count).map(|index| bind((ip(index), port).into()));
         if let Ok(listeners) = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>() {
             let addresses = (0..count).map(|index| (ip(index), port).into()).collect();
             return Ok((listeners, addresses));
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free on 127.0.0.2 and its neighbours"))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    nix::sys::socket::listen(&listener, Backlog::new(BACKLOG)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 struct Replica {
@@ -108,64 +112,156 @@ struct Replica {
     bodies: RefCell<HashMap<usize, Rc<[u8]>>>,
 }
 
+/// Listens while it is up.
 async fn serve(listener: TcpListener, conduct: Arc<Conduct>, seed: u64) {
-    listener.set_nonblocking(true).expect("a listener");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    let address = listener.local_addr().expect("it is bound");
     let workers = if conduct.workers == 0 { Semaphore::MAX_PERMITS } else { conduct.workers };
+    let mut life = conduct.life();
     let replica = Rc::new(Replica {
         conduct,
         workers: Semaphore::new(workers),
         random: Cell::new(Some(fastrand::Rng::with_seed(seed))),
         bodies: RefCell::default(),
     });
+    let mut bound = Some(listener);
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let replica = replica.clone();
-        tokio::task::spawn_local(async move {
-            let mut wire = Wire::new(stream);
-            while let Ok(Some(request)) = wire.request().await {
-                if replica.answer(&request.target, &mut wire).await.is_err() || !request.keep {
-                    break;
+        let listener = match bound.take() {
+            Some(listener) => listener,
+            None => bind(address).expect("no one else takes an address of ours"),
+        };
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+        while *life.borrow_and_update() {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let Ok((stream, _)) = accepted else { continue };
+                    let _ = stream.set_nodelay(true);
+                    tokio::task::spawn_local(replica.clone().connection(Wire::new(stream)));
                 }
+                _ = life.changed() => {}
             }
-        });
+        }
+        drop(listener);
+        if life.wait_for(|up| *up).await.is_err() {
+            return;
+        }
     }
 }
 
 impl Replica {
+    /// One connection, until either side ends it.
+    async fn connection(self: Rc<Replica>, mut wire: Wire) {
+        let mut life = self.conduct.life();
+        let killed = tokio::select! {
+            () = self.converse(&mut wire) => false,
+            _ = life.wait_for(|up| !up) => true,
+        };
+        if killed {
+            wire.reset();
+        }
+    }
+
+    async fn converse(&self, wire: &mut Wire) {
+        while let Ok(Some(request)) = wire.request().await {
+            let run = Run::begin(&self.conduct);
+            if self.answer(&request.target, wire).await.is_err() {
+                break;
+            }
+            drop(run);
+            match self.conduct.then {
+                Then::Stays if request.keep => {}
+                Then::Stays | Then::Closes => break,
+                Then::ClosesWithin(most) => {
+                    // Requests that come meanwhile are not read, as by a server that has decided to close.
+                    let time = self.random(|random| random.f64());
+                    timer::sleep(most.mul_f64(time)).await;
+                    break;
+                }
+            }
+        }
+    }
+
     async fn answer(&self, target: &str, wire: &mut Wire) -> io::Result<()> {
         let conduct = &self.conduct;
-        if conduct.fails.load(Ordering::Relaxed) {
-            conduct.served.fetch_add(1, Ordering::Relaxed);
-            return wire.send(&response("500 Internal Server Error", 0)).await;
+        match target {
+            CHECK => return wire.send(&response("200 OK", b"")).await,
+            BOOM | BREAK => {
+                timer::sleep(UNTIL_BROKEN).await;
+                if target == BREAK {
+                    let whole = response("200 OK", &[b'x'; 1024]);
+                    wire.send(&whole[..whole.len() - 512]).await?;
+                }
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            _ if conduct.fails.load(Ordering::Relaxed) => {
+                conduct.served.fetch_add(1, Ordering::Relaxed);
+                return wire.send(&response("500 Internal Server Error", b"")).await;
+            }
+            _ => {}
         }
-        let mean = conduct.mean.load(Ordering::Relaxed);
-        if mean > 0 {
-            let _worker = self.workers.acquire().await.expect("it is never closed");
-            timer::sleep(self.service_time(mean)).await;
+        let number = request::number(target);
+        if let Some(number) = number {
+            conduct.ledger.ran(number);
+        }
+        let bearable = conduct.capacity.as_ref().map(|capacity| capacity.take());
+        if matches!(bearable, Some(None)) {
+            return wire.send(&response("424 Failed Dependency", b"")).await;
+        }
+        if conduct.mean() > 0 {
+            tokio::select! {
+                () = self.work() => {}
+                () = wire.left(), if conduct.notices => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
         }
         conduct.served.fetch_add(1, Ordering::Relaxed);
+        if let Some(number) = number {
+            return wire.send(&response("200 OK", &request::numbered_body(number))).await;
+        }
         let length = target.strip_prefix("/bytes/").and_then(|n| n.parse().ok()).unwrap_or(0);
-        let whole = self.bodies.borrow_mut().entry(length).or_insert_with(|| response("200 OK", length).into()).clone();
+        let make = || response("200 OK", &vec![b'x'; length]).into();
+        let whole = self.bodies.borrow_mut().entry(length).or_insert_with(make).clone();
         wire.send(&whole).await
     }
 
-    fn service_time(&self, mean: u32) -> Duration {
+    /// Waits for a worker, and until it is done.
+    async fn work(&self) {
+        let _worker = self.workers.acquire().await.expect("it is never closed");
+        let mean = f64::from(self.conduct.mean());
+        let micros = if self.conduct.steady { mean } else { self.random(|random| -(1.0 - random.f64()).ln() * mean) };
+        timer::sleep(Duration::from_nanos((micros * 1e3) as u64)).await;
+    }
+
+    fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         let mut random = self.random.take().expect("put back below");
-        let time = -(1.0 - random.f64()).ln() * f64::from(mean);
+        let drawn = draw(&mut random);
         self.random.set(Some(random));
-        Duration::from_nanos((time * 1e3) as u64)
+        drawn
+    }
+}
+
+/// A request that has no answer yet.
+struct Run<'a>(&'a Conduct);
+
+impl Run<'_> {
+    fn begin(conduct: &Conduct) -> Run<'_> {
+        conduct.in_flight.fetch_add(1, Ordering::Relaxed);
+        Run(conduct)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What a plain app answers: a status, its usual fields, a body.
-fn response(status: &str, length: usize) -> Vec<u8> {
+fn response(status: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status}\r\nServer: origin\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: text/plain\r\n\
-         Content-Length: {length}\r\n\r\n"
+         Content-Length: {}\r\n\r\n",
+        body.len()
     );
     let mut whole = head.into_bytes();
-    whole.resize(whole.len() + length, b'x');
+    whole.extend_from_slice(body);
     whole
 }

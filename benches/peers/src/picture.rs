@@ -3,8 +3,9 @@
 //! Bars start at zero, so that lengths may be compared; one that would dwarf the others is cut, visibly, and keeps its
 //! number. Nothing is told by colour alone. The reader's light or dark mode decides the colours.
 
-use crate::peer::{Kind, Peer};
-use crate::row::{Figure, Row};
+use crate::figure::{Figure, Measure};
+use crate::kind::Kind;
+use crate::row::{Balance, Row};
 use crate::table::Table;
 use std::fmt::Write;
 
@@ -53,18 +54,27 @@ struct Bar {
     number: String,
 }
 
-/// Draws what the table has of processor time and balance, for these contenders.
-pub fn svg(table: &Table, peers: &[Peer]) -> String {
-    let cpu = [Row::Get, Row::Get1K, Row::Get64K, Row::Post4K, Row::New, Row::TwoThreads];
-    let costs: Vec<Panel> = cpu.into_iter().filter_map(|row| cost(table, peers, Figure::Cpu(row))).collect();
-    let slow = [(10, "10 % load"), (50, "50 % load"), (80, "80 % load")];
-    let slow = slow.map(|(load, title)| latency(table, peers, Row::Slow(load), Row::Without(load), title));
+/// Draws what the table has of processor time and balance.
+pub fn svg(table: &Table) -> String {
+    let costs: Vec<Panel> = [Row::Get, Row::Get1K, Row::Get64K, Row::Post4K, Row::New, Row::TwoThreads]
+        .into_iter()
+        .filter_map(|row| cost(table, row))
+        .collect();
+    let slow = |measure, share: &'static str| {
+        [10, 50, 80].map(|load| {
+            let title = format!("{share}, {load} % load");
+            latency(table, measure, (Balance::Slow(load), Balance::Without(load)), &title)
+        })
+    };
+    let failing = Figure { row: Row::Failing, measure: Measure::Share };
+    let recovery = Figure { row: Row::Recovery, measure: Measure::Recovery };
     let more = [
-        latency(table, peers, Row::Four, Row::Without(50), "four proxies, 50 % load"),
-        plain(table, peers, Figure::Failing, "one answers 500: its share of requests", 100.0),
-        plain(table, peers, Figure::Recovery, "the slow one is well: until it has its share", RECOVERY_CUT),
+        latency(table, Measure::P99, (Balance::Four, Balance::Without(50)), "p99, four proxies, 50 % load"),
+        plain(table, failing, "one answers 500: its share of requests", 100.0),
+        plain(table, recovery, "the slow one is well: until it has its share", RECOVERY_CUT),
     ];
-    let balances: Vec<Panel> = slow.into_iter().chain(more).flatten().collect();
+    let balances = slow(Measure::P99, "p99").into_iter().chain(slow(Measure::P999, "p99.9")).chain(more);
+    let balances: Vec<Panel> = balances.flatten().collect();
 
     let mut body = String::new();
     let mut y = MARGIN;
@@ -79,14 +89,11 @@ pub fn svg(table: &Table, peers: &[Peer]) -> String {
         &mut body,
         &mut y,
         "Balance: three replicas of 5 ms, one of them ten times slower",
-        "99th percentile of latency in ms; dashed: Evenkeel without the slow one; shorter is better",
+        "percentiles of latency; dashed: Evenkeel without the slow one; shorter is better",
         &balances,
     );
-    let versions: Vec<String> = peers
-        .iter()
-        .filter(|peer| peer.kind.is_proxy())
-        .map(|peer| format!("{} {}", peer.kind.name(), peer.version))
-        .collect();
+    let versions = table.versions.iter().map(|(kind, version)| format!("{} {version}", kind.name()));
+    let versions: Vec<String> = versions.collect();
     text(&mut body, MARGIN, y, "", &format!("Medians of one machine. {}", versions.join(", ")));
     y += MARGIN;
     format!(
@@ -99,55 +106,55 @@ pub fn svg(table: &Table, peers: &[Peer]) -> String {
 }
 
 /// Processor time, by its ratio to HAProxy where that was measured.
-fn cost(table: &Table, peers: &[Peer], figure: Figure) -> Option<Panel> {
+fn cost(table: &Table, row: Row) -> Option<Panel> {
+    let figure = Figure { row, measure: Measure::Cpu };
     let related = table.median(figure, Kind::HaProxy).is_some();
     let bar = |kind: Kind| {
         let value = table.median(figure, kind)?;
-        let size = if related { table.ratio(figure, kind)? } else { value };
-        let number = figure.show(value);
+        let size = match kind {
+            Kind::HaProxy => 1.0,
+            _ if related => table.ratio(figure, kind)?,
+            _ => value,
+        };
+        let number = figure.measure.show(value);
         let number = if related && kind != Kind::HaProxy { format!("{number} · {size:.2}") } else { number };
         Some(Bar { kind, size, number })
     };
-    let title = match figure {
-        Figure::Cpu(Row::Get) => "empty GET",
-        Figure::Cpu(Row::Get1K) => "1 KiB response",
-        Figure::Cpu(Row::Get64K) => "64 KiB response",
-        Figure::Cpu(Row::Post4K) => "4 KiB POST",
-        Figure::Cpu(Row::New) => "new connection per request",
+    let title = match row {
+        Row::Get => "empty GET",
+        Row::Get1K => "1 KiB response",
+        Row::Get64K => "64 KiB response",
+        Row::Post4K => "4 KiB POST",
+        Row::New => "new connection per request",
         _ => "empty GET, two threads",
     };
     let cut = if related { CPU_CUT } else { f64::INFINITY };
-    Panel::new(title, peers, bar, cut, related.then_some(1.0))
+    Panel::new(title, bar, cut, related.then_some(1.0))
 }
 
 /// A latency, beside what it would be if the slow replica were not there.
-fn latency(table: &Table, peers: &[Peer], row: Row, without: Row, title: &str) -> Option<Panel> {
-    let reference = table.median(Figure::Balance(without), Kind::Evenkeel);
+fn latency(table: &Table, measure: Measure, (row, without): (Balance, Balance), title: &str) -> Option<Panel> {
+    let figure = |balance| Figure { row: Row::Balance(balance), measure };
+    let reference = table.median(figure(without), Kind::Evenkeel);
     let cut = reference.map_or(f64::INFINITY, |reference| LATENCY_CUT * reference);
-    Panel::new(title, peers, |kind| Bar::of(table, Figure::Balance(row), kind), cut, reference)
+    Panel::new(title, |kind| Bar::of(table, figure(row), kind), cut, reference)
 }
 
-fn plain(table: &Table, peers: &[Peer], figure: Figure, title: &str, cut: f64) -> Option<Panel> {
-    Panel::new(title, peers, |kind| Bar::of(table, figure, kind), cut, None)
+fn plain(table: &Table, figure: Figure, title: &str, cut: f64) -> Option<Panel> {
+    Panel::new(title, |kind| Bar::of(table, figure, kind), cut, None)
 }
 
 impl Bar {
     fn of(table: &Table, figure: Figure, kind: Kind) -> Option<Bar> {
         let size = table.median(figure, kind)?;
-        Some(Bar { kind, size, number: figure.show(size) })
+        Some(Bar { kind, size, number: figure.measure.show(size) })
     }
 }
 
 impl Panel {
     /// None where nothing was measured.
-    fn new(
-        title: &str,
-        peers: &[Peer],
-        bar: impl Fn(Kind) -> Option<Bar>,
-        cut: f64,
-        reference: Option<f64>,
-    ) -> Option<Panel> {
-        let bars: Vec<Bar> = peers.iter().filter_map(|peer| bar(peer.kind)).collect();
+    fn new(title: &str, bar: impl Fn(Kind) -> Option<Bar>, cut: f64, reference: Option<f64>) -> Option<Panel> {
+        let bars: Vec<Bar> = Kind::ALL.into_iter().filter_map(bar).collect();
         let longest = bars.iter().map(|bar| bar.size).max_by(f64::total_cmp)?;
         Some(Panel { title: title.to_owned(), bars, full: longest.min(cut), reference })
     }
@@ -222,17 +229,13 @@ fn line(body: &mut String, class: &str, from: (f64, f64), to: (f64, f64)) {
 mod tests {
     use super::*;
 
-    fn peer(kind: Kind) -> Peer {
-        Peer { kind, program: "peer".into(), version: "1.0".into() }
-    }
-
     #[test]
     fn a_bar_that_is_too_long_is_cut_and_keeps_its_number() {
         let mut table = Table::default();
         for (kind, value) in [(Kind::Evenkeel, 10.0), (Kind::HaProxy, 20.0), (Kind::Traefik, 200.0)] {
-            table.add(Figure::Cpu(Row::Get), kind, 0, value);
+            table.add(Figure { row: Row::Get, measure: Measure::Cpu }, kind, 0, value);
         }
-        let drawn = svg(&table, &[Kind::Evenkeel, Kind::HaProxy, Kind::Traefik].map(peer));
+        let drawn = svg(&table);
         assert_eq!(drawn.matches("class=\"x\"").count(), 1, "one bar is cut:\n{drawn}");
         for number in [">10.0 µs · 0.50<", ">20.0 µs<", ">200 µs · 10.00<"] {
             assert!(drawn.contains(number), "{number} is not in\n{drawn}");

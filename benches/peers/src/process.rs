@@ -24,8 +24,7 @@ impl Cores {
     /// The first `threads` processors are the proxy's, the others the load's and the origin's. Where nothing would be
     /// left, the scheduler decides.
     pub fn split(threads: usize) -> Cores {
-        let ours = sched_getaffinity(Pid::from_raw(0)).expect("Linux tells the processors a process may use");
-        let all: Vec<usize> = (0..CpuSet::count()).filter(|core| ours.is_set(*core).unwrap_or(false)).collect();
+        let all = processors();
         let set = |cores: &[usize]| {
             let mut set = CpuSet::new();
             cores.iter().for_each(|core| set.set(*core).expect("it was in a set of this size"));
@@ -43,6 +42,39 @@ impl Cores {
     pub fn pin_load(&self) {
         pin(self.load.as_ref());
     }
+}
+
+/// Puts this process and all its threads, and what they start from now on, under real-time scheduling (SCHED_RR, the
+/// lowest priority), so that what the machine does otherwise does not delay what is timed; or back. False where that is
+/// not allowed. A load that never sleeps would be throttled (kernel documentation, sched-rt-group), an open one is not.
+pub fn set_real_time(on: bool) -> bool {
+    let (policy, priority) = if on { ("--rr", "1") } else { ("--other", "0") };
+    let mut command = Command::new("chrt");
+    command.args(["--all-tasks", policy, "--pid", priority, &std::process::id().to_string()]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The machine, for who reads the figures: its processors and its kernel.
+pub fn machine() -> String {
+    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, it)| it));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.split('-').next().unwrap_or("").trim();
+    let cores = processors().len();
+    let plural = if cores == 1 { "" } else { "s" };
+    format!("{cores} processor{plural} ({}), Linux {kernel}", model.unwrap_or("unknown").trim())
+}
+
+/// The processors that this process may use.
+pub fn processors() -> Vec<usize> {
+    let ours = sched_getaffinity(Pid::from_raw(0)).expect("Linux tells the processors a process may use");
+    (0..CpuSet::count()).filter(|core| ours.is_set(*core).unwrap_or(false)).collect()
 }
 
 fn pin(cores: Option<&CpuSet>) {

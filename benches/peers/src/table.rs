@@ -1,57 +1,88 @@
-//! The figures of a run, their medians and ratios, and the table that a reader sees.
+//! All that was measured, round by round, and the file that keeps it.
 
-use crate::load::percentile;
-use crate::peer::{Kind, Peer};
-use crate::row::{Figure, Row};
+use crate::figure::{Figure, Measure};
+use crate::kind::Kind;
+use crate::record::median;
+use crate::row::Row;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-/// All that was measured.
+/// The figures of a run, or of several that were made in pieces.
 #[derive(Debug, Default)]
 pub struct Table {
     /// By figure and contender: a value for each round.
     cells: Vec<(Figure, Kind, BTreeMap<usize, f64>)>,
     /// Cells of an earlier run that this one has not measured again.
     earlier: Vec<(Figure, Kind)>,
-    /// What the reader must know, each once.
-    pub notes: Vec<String>,
+    /// Versions of the proxies that took part.
+    pub versions: BTreeMap<Kind, String>,
+    /// The machine.
+    pub machine: String,
+    /// How latencies were scheduled.
+    pub scheduling: String,
+    /// What a pick costs, as `pick` prints it.
+    pub pick: String,
+    /// What the reader must know, by the row or the contender that it is about; each once.
+    notes: Vec<String>,
+}
+
+/// The file: names instead of enums, sorted, so that two runs can be compared line by line.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    machine: String,
+    scheduling: String,
+    versions: BTreeMap<String, String>,
+    pick: String,
+    notes: Vec<String>,
+    /// By figure, then by contender: a value for each round.
+    values: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
 }
 
 impl Table {
-    /// What an earlier run has kept ([`Table::values_text`]). Values that are added to one of its cells replace it.
+    /// What an earlier run has kept ([`Table::text`]). Values that are added to one of its cells replace it.
     ///
     /// # Errors
-    /// A line that no run has written.
+    /// It is not such a file, or names what is not measured any more.
     pub fn earlier(text: &str) -> Result<Table, String> {
-        let mut table = Table::default();
-        let figures: Vec<Figure> = Row::ALL.into_iter().flat_map(Row::figures).collect();
-        for (index, line) in text.lines().enumerate() {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let cell = || {
-                let [title, kind, values @ ..] = fields.as_slice() else { return None };
-                let figure = figures.iter().find(|figure| figure.title() == *title)?;
-                let kind = Kind::ALL.into_iter().find(|one| one.key() == *kind)?;
-                let values: Result<Vec<f64>, _> = values.iter().map(|value| value.parse()).collect();
-                Some((*figure, kind, values.ok()?))
-            };
-            let (figure, kind, values) = cell().ok_or_else(|| format!("line {}: `{line}`", index + 1))?;
-            values.into_iter().enumerate().for_each(|(round, value)| table.add(figure, kind, round, value));
+        let kept: Kept = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let known = |key: &str| Kind::named(key).ok_or_else(|| format!("there is no contender `{key}`"));
+        let mut table = Table {
+            machine: kept.machine,
+            scheduling: kept.scheduling,
+            pick: kept.pick,
+            notes: kept.notes,
+            ..Table::default()
+        };
+        for (key, version) in kept.versions {
+            table.versions.insert(known(&key)?, version);
+        }
+        for (key, contenders) in &kept.values {
+            let figure = Figure::named(key).ok_or_else(|| format!("there is no figure `{key}`"))?;
+            for (kind, values) in contenders {
+                let kind = known(kind)?;
+                values.iter().enumerate().for_each(|(round, value)| table.add(figure, kind, round, *value));
+            }
         }
         table.earlier = table.cells.iter().map(|(figure, kind, _)| (*figure, *kind)).collect();
         Ok(table)
     }
 
-    /// Every value, a line for each figure and contender, for [`Table::earlier`].
-    pub fn values_text(&self) -> String {
-        let mut text = String::new();
+    /// All of it as JSON, for [`Table::earlier`].
+    pub fn text(&self) -> String {
+        let mut kept = Kept {
+            machine: self.machine.clone(),
+            scheduling: self.scheduling.clone(),
+            versions: self.versions.iter().map(|(kind, version)| (kind.key().into(), version.clone())).collect(),
+            pick: self.pick.clone(),
+            notes: self.notes.clone(),
+            values: BTreeMap::new(),
+        };
         for (figure, kind, values) in &self.cells {
-            let _ = write!(text, "{}\t{}", figure.title(), kind.key());
-            for value in values.values() {
-                let _ = write!(text, "\t{value}");
-            }
-            text.push('\n');
+            // More digits than any figure has would only make two runs hard to compare.
+            let rounded = values.values().map(|value| (value * 1000.0).round() / 1000.0).collect();
+            kept.values.entry(figure.key()).or_default().insert(kind.key().into(), rounded);
         }
-        text
+        serde_json::to_string_pretty(&kept).expect("names and numbers") + "\n"
     }
 
     /// Adds a value of this round.
@@ -73,72 +104,76 @@ impl Table {
         }
     }
 
-    /// The median of all rounds. Of a latency through a proxy it is that which the proxy adds to the direct way, taken
-    /// in the same round.
-    pub fn median(&self, figure: Figure, kind: Kind) -> Option<f64> {
-        let values = self.values(figure, kind)?;
-        let added = kind.is_proxy() && matches!(figure, Figure::Latency(..));
-        let values: Vec<f64> = match self.values(figure, Kind::Direct) {
-            Some(direct) if added => pairs(values, direct).map(|(value, direct)| value - direct).collect(),
-            None if added => return None,
-            _ => values.values().copied().collect(),
-        };
-        median(values)
+    /// What was said.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
-    /// The median over all rounds of its ratio to HAProxy in the same round. Differences have no ratio.
+    /// Forgets what was said of these rows, which are measured again, and of contenders that were absent.
+    pub fn forget_notes(&mut self, rows: &[Row]) {
+        let again = |note: &String| rows.iter().any(|row| note.contains(&format!(", {}: ", row.key())));
+        self.notes.retain(|note| !again(note) && !note.contains(" is absent"));
+    }
+
+    /// This figure of this contender, round by round. Of a latency through a proxy where `Direct` takes part it is that
+    /// which the proxy adds to the direct way, taken in the same round.
+    pub fn rounds(&self, figure: Figure, kind: Kind) -> Vec<f64> {
+        let Some(values) = self.values(figure, kind) else { return vec![] };
+        if !kind.is_proxy() || !matches!(figure.row, Row::Latency(_)) {
+            return values.values().copied().collect();
+        }
+        let direct = self.values(figure, Kind::Direct);
+        direct.map(|direct| pairs(values, direct).map(|(value, direct)| value - direct).collect()).unwrap_or_default()
+    }
+
+    /// The median of all rounds.
+    pub fn median(&self, figure: Figure, kind: Kind) -> Option<f64> {
+        median(&self.rounds(figure, kind))
+    }
+
+    /// The smallest and the largest of several rounds.
+    pub fn spread(&self, figure: Figure, kind: Kind) -> Option<(f64, f64)> {
+        let rounds = self.rounds(figure, kind);
+        let low = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (rounds.len() > 1).then_some((low, high))
+    }
+
+    /// The median over all rounds of its ratio to HAProxy in the same round.
     pub fn ratio(&self, figure: Figure, kind: Kind) -> Option<f64> {
-        if matches!(figure, Figure::Latency(..) | Figure::Recovery | Figure::Failing) || !kind.is_proxy() {
+        if kind == Kind::HaProxy {
             return None;
         }
         let (values, base) = (self.values(figure, kind)?, self.values(figure, Kind::HaProxy)?);
-        median(pairs(values, base).map(|(value, base)| value / base).collect())
+        let ratios: Vec<f64> = pairs(values, base).map(|(value, base)| value / base).collect();
+        median(&ratios)
     }
 
-    /// In Markdown: a line for each figure, a column for each contender.
-    pub fn markdown(&self, peers: &[Peer]) -> String {
-        let mut text = String::from("| |");
-        for peer in peers {
-            let _ = write!(
-                text,
-                " {}{}{} |",
-                peer.kind.name(),
-                if peer.version.is_empty() { "" } else { " " },
-                peer.version
-            );
-        }
-        let _ = write!(text, "\n|---|{}\n", "---:|".repeat(peers.len()));
-        let measured = |figure: &Figure| self.cells.iter().any(|(f, _, _)| f == figure);
-        for figure in Row::ALL.into_iter().flat_map(Row::figures).filter(measured) {
-            let _ = write!(text, "| {} |", figure.title());
-            for peer in peers {
-                let _ = write!(text, " {} |", self.cell(figure, peer.kind));
-            }
-            text.push('\n');
-        }
-        text
+    /// Contenders with at least one of these figures, in their order.
+    pub fn contenders(&self, figures: &[Figure]) -> Vec<Kind> {
+        let took_part = |kind: &Kind| self.cells.iter().any(|(figure, k, _)| k == kind && figures.contains(figure));
+        Kind::ALL.into_iter().filter(took_part).collect()
     }
 
-    fn cell(&self, figure: Figure, kind: Kind) -> String {
-        let Some(value) = self.median(figure, kind) else { return "–".into() };
-        let added = kind.is_proxy() && matches!(figure, Figure::Latency(..));
-        let sign = if added && value >= 0.0 { "+" } else { "" };
-        let shown = format!("{sign}{}", figure.show(value));
-        match self.ratio(figure, kind) {
-            Some(ratio) if kind != Kind::HaProxy => format!("{shown} ({ratio:.2})"),
-            _ => shown,
-        }
+    /// The most and the fewest rounds of these rows.
+    pub fn count(&self, rows: impl Fn(Row) -> bool) -> Option<(usize, usize)> {
+        let counts = self.cells.iter().filter(|(figure, _, _)| rows(figure.row)).map(|(_, _, values)| values.len());
+        let counts: Vec<usize> = counts.collect();
+        Some((*counts.iter().min()?, *counts.iter().max()?))
+    }
+
+    /// The proxy's threads did nothing but work in the median round of this row: what it could do at most was measured,
+    /// and not what the load could send. True where there is no proxy.
+    pub fn is_saturated(&self, row: Row, kind: Kind) -> bool {
+        /// Per cent. The rest is what a ten-milliseconds clock and the kernel's throttling leave out.
+        const BUSY: f64 = 90.0;
+        let figure = Figure { row, measure: Measure::Utilisation };
+        self.median(figure, kind).is_none_or(|busy| busy >= BUSY)
     }
 
     fn values(&self, figure: Figure, kind: Kind) -> Option<&BTreeMap<usize, f64>> {
         self.cells.iter().find(|(f, k, _)| (*f, *k) == (figure, kind)).map(|(_, _, values)| values)
     }
-}
-
-/// The middle value, or the mean of the middle two.
-pub fn median(values: Vec<f64>) -> Option<f64> {
-    let middle = (percentile(values.clone(), 0.5) + percentile(values.iter().map(|v| -v).collect(), 0.5).abs()) / 2.0;
-    (!values.is_empty()).then_some(middle)
 }
 
 fn pairs<'a>(
@@ -152,20 +187,46 @@ fn pairs<'a>(
 mod tests {
     use super::*;
 
+    const GET: Figure = Figure { row: Row::Get, measure: Measure::Cpu };
+    const POST: Figure = Figure { row: Row::Post4K, measure: Measure::Cpu };
+
     #[test]
     fn values_of_an_earlier_run_stay_until_they_are_measured_again() {
-        let (get, post) = (Figure::Cpu(Row::Get), Figure::Cpu(Row::Post4K));
         let mut table = Table::default();
         for (round, value) in [10.0, 20.0, 30.0].into_iter().enumerate() {
-            table.add(get, Kind::Evenkeel, round, value);
-            table.add(post, Kind::Evenkeel, round, value / 3.0);
+            table.add(GET, Kind::Evenkeel, round, value);
+            table.add(POST, Kind::Evenkeel, round, value / 2.0);
         }
-        let mut later = Table::earlier(&table.values_text()).unwrap();
-        assert_eq!(later.values_text(), table.values_text());
-        later.add(get, Kind::Evenkeel, 0, 40.0);
-        later.add(get, Kind::Evenkeel, 1, 60.0);
-        assert_eq!(later.median(get, Kind::Evenkeel), Some(50.0));
-        assert_eq!(later.median(post, Kind::Evenkeel), Some(20.0 / 3.0));
-        assert!(Table::earlier("CPU per request\tnobody\t1").unwrap_err().starts_with("line 1"));
+        table.versions.insert(Kind::Evenkeel, "0.1.0".into());
+        let mut later = Table::earlier(&table.text()).unwrap();
+        assert_eq!(later.text(), table.text());
+        later.add(GET, Kind::Evenkeel, 0, 40.0);
+        later.add(GET, Kind::Evenkeel, 1, 60.0);
+        assert_eq!(later.median(GET, Kind::Evenkeel), Some(50.0));
+        assert_eq!(later.median(POST, Kind::Evenkeel), Some(10.0));
+        assert_eq!(later.spread(GET, Kind::Evenkeel), Some((40.0, 60.0)));
+        let unknown = table.text().replace("cpu-get.cpu-us", "cpu-get.luck");
+        assert!(Table::earlier(&unknown).unwrap_err().contains("cpu-get.luck"));
+    }
+
+    #[test]
+    fn a_ratio_is_taken_round_by_round() {
+        let mut table = Table::default();
+        for (round, base) in [10.0, 20.0, 40.0].into_iter().enumerate() {
+            table.add(GET, Kind::HaProxy, round, base);
+            table.add(GET, Kind::Nginx, round, base * 1.5);
+        }
+        assert_eq!(table.ratio(GET, Kind::Nginx), Some(1.5));
+        assert_eq!(table.ratio(GET, Kind::HaProxy), None);
+    }
+
+    #[test]
+    fn a_proxy_that_idled_was_not_saturated() {
+        let mut table = Table::default();
+        let busy = Figure { row: Row::Get, measure: Measure::Utilisation };
+        table.add(busy, Kind::Evenkeel, 0, 70.0);
+        table.add(busy, Kind::Traefik, 0, 99.0);
+        assert!(!table.is_saturated(Row::Get, Kind::Evenkeel));
+        assert!(table.is_saturated(Row::Get, Kind::Traefik));
     }
 }

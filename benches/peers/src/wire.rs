@@ -41,6 +41,13 @@ pub struct Head {
     body: Body,
 }
 
+impl Head {
+    /// Of a response with a body of known length.
+    pub fn answered(status: u16, length: u64) -> Head {
+        Head { status, target: String::new(), keep: true, length, body: Body::Length(length) }
+    }
+}
+
 /// A head and its length in bytes, or nothing yet.
 type Parsed = io::Result<Option<(Head, usize)>>;
 
@@ -69,12 +76,12 @@ impl Wire {
         self.stream.write_all(bytes).await
     }
 
-    /// The next response, its body read and dropped. Interim responses are passed over.
-    pub async fn response(&mut self) -> io::Result<Head> {
+    /// The next response, its body left in `body` or dropped. Interim responses are passed over.
+    pub async fn response(&mut self, body: Option<&mut Vec<u8>>) -> io::Result<Head> {
         loop {
             let mut head = self.head(parse_response).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             if head.status >= 200 {
-                head.length = self.skip(head.body).await?;
+                head.length = self.body(head.body, body).await?;
                 return Ok(head);
             }
         }
@@ -83,8 +90,25 @@ impl Wire {
     /// The next request, its body read and dropped; `None` when the client closed between two requests.
     pub async fn request(&mut self) -> io::Result<Option<Head>> {
         let Some(mut head) = self.head(parse_request).await? else { return Ok(None) };
-        head.length = self.skip(head.body).await?;
+        head.length = self.body(head.body, None).await?;
         Ok(Some(head))
+    }
+
+    /// Closes with a reset, as the kernel does for a process that was killed with data unread.
+    pub fn reset(self) {
+        let _ = self.stream.set_zero_linger();
+    }
+
+    /// Ends what is sent.
+    pub async fn shutdown(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Waits until the other side has closed; for ever if it sends something instead.
+    pub async fn left(&self) {
+        if self.stream.peek(&mut [0]).await.is_ok_and(|length| length > 0) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until the other side closes.
@@ -112,8 +136,8 @@ impl Wire {
         }
     }
 
-    /// Reads a body and drops it; returns its length.
-    async fn skip(&mut self, body: Body) -> io::Result<u64> {
+    /// Reads a body, keeps it where that is asked for (the framing of chunks with it), and returns its length.
+    async fn body(&mut self, body: Body, mut kept: Option<&mut Vec<u8>>) -> io::Result<u64> {
         let mut chunks = Chunks::default();
         let mut length = 0;
         loop {
@@ -122,6 +146,9 @@ impl Wire {
                 Body::Chunked => chunks.skip(&self.rest)?,
                 Body::ToClose => self.rest.len(),
             };
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&self.rest[..used]);
+            }
             self.rest.drain(..used);
             length += used as u64;
             if chunks.done || body == Body::Length(length) {

@@ -10,8 +10,8 @@ use evenkeel::pool::{Load, Outcome, ProbeResult, Resolution};
 use evenkeel::upstream::{Lease, Upstream};
 use evenkeel::worker;
 use nix::time::{ClockId, clock_gettime};
-use peers::row::thousands;
-use peers::table::median;
+use peers::figure::thousands;
+use peers::record::median;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Barrier};
@@ -61,7 +61,7 @@ fn main() {
 }
 
 fn middle(measure: impl Fn() -> f64) -> f64 {
-    median((0..ROUNDS).map(|_| measure()).collect()).unwrap_or(f64::NAN)
+    median(&(0..ROUNDS).map(|_| measure()).collect::<Vec<f64>>()).unwrap_or(f64::NAN)
 }
 
 /// Processor time of a pick and of giving it back, ns.
