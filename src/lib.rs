@@ -24,7 +24,7 @@
 //! upstream/   one upstream's live state: the pool behind a lock, the snapshot, the counts, the queue of who waits
 //! discovery/  the DNS loop: asks when the pool wants to know
 //! probe/      the probe loop: likewise for health
-//! proxy/      the data path: connections, exchange, attempts, bodies, tunnels; the only place that names pingora
+//! proxy/      the data path: connections, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
 //! admin/      /metrics, /status, /ready
 //! command/    check, status, ready

@@ -19,6 +19,12 @@ pub enum Problem {
     TargetTooLong,
     /// The head is longer than `max_header`.
     HeadTooLong,
+    /// The head has more than 256 fields.
+    TooManyFields,
+    /// The client speaks TLS.
+    Tls,
+    /// The client speaks HTTP/2 without having been told that it may.
+    Http2,
     /// CONNECT: this is no forward proxy.
     Method,
     /// No route matches.
@@ -51,10 +57,10 @@ impl Problem {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            Problem::BadRequest(_) => 400,
+            Problem::BadRequest(_) | Problem::Tls | Problem::Http2 => 400,
             Problem::HeaderTimeout | Problem::BodyTimeout => 408,
             Problem::TargetTooLong => 414,
-            Problem::HeadTooLong => 431,
+            Problem::HeadTooLong | Problem::TooManyFields => 431,
             Problem::Method => 405,
             Problem::NoRoute => 404,
             Problem::Loop => 508,
@@ -80,7 +86,10 @@ impl Problem {
             | Problem::HeaderTimeout
             | Problem::BodyTimeout
             | Problem::TargetTooLong
-            | Problem::HeadTooLong => "http_request_error",
+            | Problem::HeadTooLong
+            | Problem::TooManyFields
+            | Problem::Tls
+            | Problem::Http2 => "http_request_error",
             Problem::Method => "http_request_denied",
             Problem::NoRoute => "destination_not_found",
             Problem::Loop => "proxy_loop_detected",
@@ -103,7 +112,12 @@ impl Problem {
             Problem::HeaderTimeout => "the request's head did not come within header_timeout",
             Problem::BodyTimeout => "the request's body stopped for longer than body_idle",
             Problem::TargetTooLong => "the request's target is longer than max_target",
-            Problem::HeadTooLong => "the request's head is longer than max_header, or of more than 256 fields",
+            Problem::HeadTooLong => "the request's head is longer than max_header",
+            Problem::TooManyFields => "the request's head has more than 256 fields",
+            Problem::Tls => {
+                "the client speaks TLS, and plain HTTP is served here; use http:// or end TLS before this proxy"
+            }
+            Problem::Http2 => "the client speaks HTTP/2, and HTTP/1.1 is served here; switch prior knowledge (h2c) off",
             Problem::Method => "CONNECT is not served here",
             Problem::NoRoute => "no route matches this host and path",
             Problem::Loop => "this is a proxy: its upstream's address leads to a proxy, perhaps in a ring",
@@ -155,6 +169,9 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::TargetTooLong => Problem::TargetTooLong,
             Refusal::HeadTooLong => Problem::HeadTooLong,
+            Refusal::TooManyFields => Problem::TooManyFields,
+            Refusal::Tls => Problem::Tls,
+            Refusal::Control => Problem::BadRequest("a field of the request's head has a control character"),
             Refusal::LineEnd => Problem::BadRequest("a line of the request's head does not end in CRLF"),
             Refusal::RequestLine => Problem::BadRequest("the request line has a byte that does not belong there"),
         }
@@ -163,6 +180,10 @@ impl From<Refusal> for Problem {
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
-        Problem::BadRequest(fault.reason())
+        match fault {
+            Fault::Http2 => Problem::Http2,
+            Fault::TooMany => Problem::TooManyFields,
+            fault => Problem::BadRequest(fault.reason()),
+        }
     }
 }

@@ -266,7 +266,7 @@ impl Exchange<'_> {
             let understood = !self.head.is_http_1_0();
             if understood {
                 caller.out.clear();
-                head.write(Delivery { chunked: false, connection: None }, caller.out);
+                head.write(Delivery { chunked: false, connection: None, http_1_0: false }, caller.out);
             }
             reader.consume(length);
             budget = budget.saturating_sub(length);
@@ -293,9 +293,7 @@ impl Exchange<'_> {
     fn write_final(&self, head: &ResponseHead<'_>, status: u16, at: Instant, sent: bool, out: &mut Vec<u8>) -> Answer {
         out.clear();
         let framing = head.framing();
-        // A server that says how long a body is where none may be has been seen to send it, and whatever it sent would be
-        // taken for the next response.
-        let keeps_alive = head.keeps_alive() && !(framing == Framing::Empty && head.announces_body());
+        let keeps_alive = head.keeps_alive();
         let stream = head.fields.event_stream;
         if status == 101 {
             head.write_upgrade(out);
@@ -313,7 +311,7 @@ impl Exchange<'_> {
             (true, true) => Some("keep-alive"),
             (true, false) => None,
         };
-        head.write(Delivery { chunked, connection }, out);
+        head.write(Delivery { chunked, connection, http_1_0: old }, out);
         Answer { status, framing, keeps_alive, stream, chunked, keep_client, at }
     }
 

@@ -30,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is discarded at most while lingering.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
+/// A client that speaks another protocol is logged this often: it tries again and again.
+const FOREIGN_PAUSE: Duration = Duration::from_secs(60);
+
 /// Bytes of a target that the log shows.
 const LOGGED: usize = 200;
 
@@ -163,8 +166,8 @@ impl Client {
             return self.turn_away(proxy, &Problem::Loop, is_head).await;
         }
         let target = Target::new(head.target());
-        // RFC 9112 section 3.2: a path, or `*` where the server as a whole is meant.
-        let is_path = target.path.first().is_none_or(|b| matches!(b, b'/' | b'?'));
+        // RFC 9112 section 3.2: a path, which only a whole URL may lack, or `*` where the server as a whole is meant.
+        let is_path = target.path.starts_with(b"/") || target.authority.is_some();
         if !(is_path || (target.path == b"*" && head.method() == b"OPTIONS")) {
             return self.turn_away(proxy, &Problem::BadRequest("the request's target is not a path"), is_head).await;
         }
@@ -237,6 +240,9 @@ impl Client {
     /// Answers a request that goes to no upstream.
     async fn turn_away(&mut self, proxy: &Proxy, problem: &Problem, is_head: bool) -> End {
         proxy.metrics().refused.add(problem.token());
+        if matches!(problem, Problem::Tls | Problem::Http2) && proxy.foreign.comes(proxy.millis(), FOREIGN_PAUSE) {
+            tracing::warn!(client = %self.peer, "request refused: {}", problem.text());
+        }
         tracing::debug!(client = %self.peer, reason = problem.token(), "request refused: {}", problem.text());
         self.answer(problem, is_head, false).await
     }

@@ -2,8 +2,11 @@
 //!
 //! A head passes as the bytes it came in: order, case and spacing stay. One pass over the lines finds what matters for
 //! the exchange and which lines belong to this hop alone (RFC 9110 section 7.6.1); writing copies the runs between them.
-//! Framing that two implementations could read differently is refused, not repaired (RFC 9112 section 6.3).
+//! Framing that two implementations could read differently is refused, not repaired (RFC 9112 section 6.3). So is a line
+//! that is not well-formed; what may be mended in a response is mended before ([`super::mend`]).
 
+use super::guard::MAX_LINES;
+use super::syntax::{is_text, is_token};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -31,10 +34,22 @@ pub(super) enum Fault {
     Encoding,
     /// Not exactly one `Host`.
     Host,
-    /// The target names another host than `Host`, or none that everybody would read alike.
+    /// `Host` is empty, and nothing else says which is meant.
+    NoHost,
+    /// `Host` is no host.
+    BadHost,
+    /// The target names no host that everybody would read alike.
     Authority,
     /// Not the lines of a head.
     Shape,
+    /// A version other than HTTP/1.
+    Version,
+    /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+    Http2,
+    /// More than [`MAX_LINES`] fields.
+    TooMany,
+    /// White space before the colon of a field that says how the message is delimited.
+    Space,
 }
 
 impl Fault {
@@ -45,8 +60,14 @@ impl Fault {
             Fault::Length => "Content-Length is not one plain number",
             Fault::Encoding => "a Transfer-Encoding other than chunked",
             Fault::Host => "not exactly one Host field",
-            Fault::Authority => "target and Host do not name one host",
+            Fault::NoHost => "an empty Host",
+            Fault::BadHost => "Host is not a host with perhaps a port",
+            Fault::Authority => "the target names no host that everybody would read alike",
             Fault::Shape => "malformed head",
+            Fault::Version => "a version of HTTP other than 1.0 and 1.1",
+            Fault::Http2 => "HTTP/2 without TLS, where only HTTP/1.1 is served",
+            Fault::TooMany => "a head of more than 256 fields",
+            Fault::Space => "white space before the colon of a field that delimits the message",
         }
     }
 }
@@ -65,8 +86,8 @@ pub(super) struct Fields {
     hop: SmallVec<[Span; 4]>,
     /// The one of them that says `Transfer-Encoding`.
     encoding: Option<Span>,
-    /// Where the line ends that says `Content-Length`.
-    length_end: usize,
+    /// The line that says `Content-Length`.
+    length_line: Option<Span>,
     pub(super) hosts: u32,
     pub(super) host: Option<Span>,
     pub(super) length: Option<u64>,
@@ -74,7 +95,9 @@ pub(super) struct Fields {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) connection_upgrade: bool,
-    pub(super) upgrade: Option<Span>,
+    pub(super) upgrade: bool,
+    /// `Upgrade` offers or chooses WebSocket.
+    pub(super) websocket: bool,
     pub(super) expect_continue: bool,
     pub(super) event_stream: bool,
     pub(super) probe: bool,
@@ -108,7 +131,7 @@ impl Fields {
             end: start,
             hop: SmallVec::new(),
             encoding: None,
-            length_end: 0,
+            length_line: None,
             hosts: 0,
             host: None,
             length: None,
@@ -116,7 +139,8 @@ impl Fields {
             close: false,
             keep_alive: false,
             connection_upgrade: false,
-            upgrade: None,
+            upgrade: false,
+            websocket: false,
             expect_continue: false,
             event_stream: false,
             probe: false,
@@ -124,11 +148,16 @@ impl Fields {
         };
         let mut named = false;
         let mut at = start;
+        let mut count = 0;
         loop {
             let line = line(head, at).ok_or(Fault::Shape)?;
             if line.text.is_empty() {
                 fields.end = at;
                 break;
+            }
+            count += 1;
+            if count > MAX_LINES {
+                return Err(Fault::TooMany);
             }
             if fields.line(head, &line)? {
                 named = true;
@@ -147,23 +176,11 @@ impl Fields {
     /// Takes in one line; true if it is a `Connection` that names other fields.
     fn line(&mut self, head: &[u8], line: &Line) -> Result<bool, Fault> {
         let text = &head[line.text.clone()];
-        if matches!(text[0], b' ' | b'\t') {
-            if self.length_end == line.whole.start {
-                return Err(Fault::Length);
-            }
-            // A folded line goes the way of the line it continues.
-            if let Some(last) = self.hop.last_mut()
-                && last.end == line.whole.start
-            {
-                if self.encoding.as_ref() == Some(last) {
-                    return Err(Fault::Encoding);
-                }
-                last.end = line.whole.end;
-            }
-            return Ok(false);
-        }
         let colon = memchr::memchr(b':', text).ok_or(Fault::Shape)?;
-        let name = text[..colon].trim_ascii_end();
+        let name = &text[..colon];
+        if !is_token(name) || !is_text(&text[colon + 1..]) {
+            return Err(Fault::Shape);
+        }
         let value = trimmed(head, line.text.start + colon + 1..line.text.end);
         let bytes = &head[value.clone()];
         let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
@@ -176,7 +193,8 @@ impl Fields {
             6 if is("expect") => self.expect_continue = bytes.eq_ignore_ascii_case(b"100-continue"),
             7 if is("trailer") => self.hop.push(line.whole.clone()),
             7 if is("upgrade") => {
-                self.upgrade = Some(value);
+                self.upgrade = true;
+                self.websocket |= elements(bytes).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 self.hop.push(line.whole.clone());
             }
             10 if is("connection") => {
@@ -193,7 +211,7 @@ impl Fields {
                     return Err(Fault::Length);
                 }
                 self.length = Some(plain_number(bytes).ok_or(Fault::Length)?);
-                self.length_end = line.whole.end;
+                self.length_line = Some(line.whole.clone());
             }
             14 if is(PROBE_FIELD) => self.probe = true,
             16 if is("proxy-connection") => self.hop.push(line.whole.clone()),
@@ -213,7 +231,7 @@ impl Fields {
     /// Reads the options of one `Connection` line; true if some name other fields.
     fn connection(&mut self, value: &[u8]) -> bool {
         let mut named = false;
-        for option in value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|o| !o.is_empty()) {
+        for option in elements(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -233,10 +251,10 @@ impl Fields {
         for line in lines(head, self.start) {
             let (name, value) = split(head, &line);
             if name.eq_ignore_ascii_case(b"connection") {
-                names.extend(value.split(|b| *b == b',').map(|o| o.trim_ascii().to_ascii_lowercase()));
+                names.extend(elements(value).map(<[u8]>::to_ascii_lowercase));
             }
         }
-        names.retain(|n| !n.is_empty() && !PROTECTED.contains(&n.as_slice()));
+        names.retain(|n| !PROTECTED.contains(&n.as_slice()));
         self.drop_lines(head, |name| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
     }
 
@@ -249,6 +267,16 @@ impl Fields {
             }
         }
         self.hop.sort_by_key(|span| span.start);
+    }
+
+    /// Has `Content-Length` stay behind.
+    pub(super) fn drop_length(&mut self) {
+        if let Some(line) = self.length_line.take() {
+            let at = self.hop.partition_point(|span| span.start < line.start);
+            if self.hop.get(at) != Some(&line) {
+                self.hop.insert(at, line);
+            }
+        }
     }
 
     /// All values of a field, in order.
@@ -281,33 +309,33 @@ struct Line {
     text: Span,
 }
 
-/// The line that begins at `at`. A replica may end it in a bare LF; a client's guard has refused that before.
+/// The line that begins at `at` and ends in CRLF.
 fn line(head: &[u8], at: usize) -> Option<Line> {
     let end = at + memchr::memchr(b'\n', &head[at..])?;
-    let text_end = if end > at && head[end - 1] == b'\r' { end - 1 } else { end };
-    Some(Line { whole: at..end + 1, text: at..text_end })
+    let text = head[at..end].strip_suffix(b"\r")?;
+    Some(Line { whole: at..end + 1, text: at..at + text.len() })
 }
 
-/// All field lines, each with the folded lines that continue it.
+/// All field lines.
 fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Line> {
-    let is_folded = |line: &Line| matches!(head[line.text.start], b' ' | b'\t');
     let mut at = start;
     std::iter::from_fn(move || {
-        let mut first = line(head, at).filter(|line| !line.text.is_empty())?;
-        while let Some(next) = line(head, first.whole.end).filter(|next| !next.text.is_empty() && is_folded(next)) {
-            first.whole.end = next.whole.end;
-        }
-        at = first.whole.end;
-        Some(first)
+        let line = line(head, at).filter(|line| !line.text.is_empty())?;
+        at = line.whole.end;
+        Some(line)
     })
-    .filter(move |line| !is_folded(line))
+}
+
+/// The elements of a list, of which empty ones are none (RFC 9110 section 5.6.1).
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// Name and value of a line; an empty name if it has no colon.
 fn split<'h>(head: &'h [u8], line: &Line) -> (&'h [u8], &'h [u8]) {
     let text = &head[line.text.clone()];
     match memchr::memchr(b':', text) {
-        Some(colon) => (text[..colon].trim_ascii_end(), text[colon + 1..].trim_ascii()),
+        Some(colon) => (&text[..colon], text[colon + 1..].trim_ascii()),
         None => (b"", text),
     }
 }
@@ -319,8 +347,8 @@ fn trimmed(head: &[u8], span: Span) -> Span {
     start..start + text.trim_ascii().len()
 }
 
-/// Digits and nothing else, within 63 bits (what the sessions count in).
-fn plain_number(digits: &[u8]) -> Option<u64> {
+/// Digits and nothing else, within 63 bits (what many a peer counts in).
+pub(super) fn plain_number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -360,9 +388,40 @@ mod tests {
     }
 
     #[test]
-    fn a_folded_line_goes_with_the_line_it_continues() {
-        assert_eq!(passed_on("A: 1\r\n 2\r\nKeep-Alive: 1\r\n 2\r\nB: 3\r\n"), "A: 1\r\n 2\r\nB: 3\r\n");
-        assert_eq!(passed_on("A: 1\r\nX: 1\r\n 2\r\nConnection: X\r\n 3\r\nB: 4\r\n"), "A: 1\r\nB: 4\r\n");
+    fn a_line_that_is_not_well_formed_is_refused() {
+        for lines in [
+            "A : 1\r\n",
+            "A\t: 1\r\n",
+            ": 1\r\n",
+            "A: 1\r\n 2\r\n",
+            " A: 1\r\n",
+            "A B: 1\r\n",
+            "A(: 1\r\n",
+            "A: 1\n",
+            "A: 1\r\r\n",
+            "A: 1\r2\r\n",
+            "A: \0\r\n",
+            "A: \x7f\r\n",
+            "no colon\r\n",
+            "Content-Length : 1\r\n",
+            "ä: 1\r\n",
+        ] {
+            assert_eq!(read(lines).unwrap_err(), Fault::Shape, "{lines:?}");
+        }
+        assert_eq!(passed_on("A:\t1 \r\nB:ä\r\n"), "A:\t1 \r\nB:ä\r\n");
+        assert_eq!(read(&"A: 1\r\n".repeat(MAX_LINES + 1)).unwrap_err(), Fault::TooMany);
+        assert!(read(&"A: 1\r\n".repeat(MAX_LINES)).is_ok());
+    }
+
+    #[test]
+    fn the_length_can_stay_behind() {
+        for lines in ["A: 1\r\nContent-Length: 5\r\nB: 2\r\n", "Content-Length: 5\r\nTE: a\r\nA: 1\r\nB: 2\r\n"] {
+            let (head, mut fields) = read(lines).unwrap();
+            fields.drop_length();
+            let mut out = Vec::new();
+            fields.write(head.as_bytes(), false, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), "A: 1\r\nB: 2\r\n", "{lines}");
+        }
     }
 
     #[test]
@@ -374,8 +433,8 @@ mod tests {
             ("Content-Length: +5\r\n", Fault::Length),
             ("Content-Length: \r\n", Fault::Length),
             ("Content-Length: 0x1\r\n", Fault::Length),
-            ("Content-Length: 1\r\n 2\r\n", Fault::Length),
-            ("Content-Length: 1\r\n\t\r\n", Fault::Length),
+            ("Content-Length: 1\r\n 2\r\n", Fault::Shape),
+            ("Content-Length: 1\r\n\t\r\n", Fault::Shape),
             ("Content-Length: 9223372036854775808\r\n", Fault::Length),
             ("Transfer-Encoding: xchunked\r\n", Fault::Encoding),
             ("Transfer-Encoding: gzip, chunked\r\n", Fault::Encoding),

@@ -1,10 +1,12 @@
-//! The strict look at a request's head before it is parsed.
+//! The strict look at a request's head as it comes.
 //!
-//! The parser accepts what RFC 9112 lets a server refuse: bare LF line ends, controls and raw bytes
-//! in the target. Two peers that disagree on where a line ends are how requests are smuggled, so such a head is
-//! refused here, byte by byte as it comes, together with one that is too long.
+//! Two peers that disagree on where a line ends are how requests are smuggled, so what RFC 9112 lets a server refuse is
+//! refused here, at the first byte that shows it: bare LF and CR, controls, raw bytes in the target, and a head that is
+//! too long. What the lines of a whole head mean is the business of [`super::request`].
 
-/// Field lines that a head may have, what the parsers have room for.
+use super::syntax::{is_target_byte, is_text};
+
+/// Field lines that a head may have. Servers allow about a hundred.
 pub(super) const MAX_LINES: usize = 256;
 
 /// Watches the bytes of one head.
@@ -32,11 +34,20 @@ pub(super) enum Refusal {
     TargetTooLong,
     /// The head is longer than `max_header`.
     HeadTooLong,
+    /// The head has more than [`MAX_LINES`] fields.
+    TooManyFields,
     /// A line does not end in CRLF.
     LineEnd,
     /// The request line has a byte that does not belong there.
     RequestLine,
+    /// A field has a control character.
+    Control,
+    /// It is the hello of TLS.
+    Tls,
 }
+
+/// How TLS begins: the type of its handshake records (RFC 8446 section 5.1), which no method begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -102,7 +113,10 @@ impl Guard {
             self.line_empty = true;
             return Ok(1);
         }
-        let run = bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+        let run = match self.phase {
+            Phase::Target => bytes.iter().take_while(|byte| is_target_byte(**byte)).count(),
+            _ => bytes.iter().take_while(|byte| byte.is_ascii_graphic()).count(),
+        };
         if run > 0 {
             self.line_empty = false;
             if self.phase == Phase::Target {
@@ -119,29 +133,40 @@ impl Guard {
             (b'\n', _) => return Err(Refusal::LineEnd),
             (b' ', Phase::Method) if !self.line_empty => self.phase = Phase::Target,
             (b' ', Phase::Target) if self.target > 0 => self.phase = Phase::Version,
+            (TLS_HANDSHAKE, Phase::Method) if self.length == 0 => return Err(Refusal::Tls),
             _ => return Err(Refusal::RequestLine),
         }
         Ok(1)
     }
 
-    /// A run of bytes up to the end of a field line. What a field may contain is the parser's business.
+    /// A run of bytes up to the end of a field line, or to their own end.
     fn field_bytes(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
-            self.after_cr = bytes.last() == Some(&b'\r');
-            // A lone CR at the start of a line still leaves it empty.
-            self.line_empty = self.line_empty && bytes == b"\r";
-            return Ok(bytes.len());
+        let end = memchr::memchr(b'\n', bytes);
+        let run = &bytes[..end.unwrap_or(bytes.len())];
+        // A CR is the last byte before the LF or none.
+        let text = match run {
+            [] => run,
+            _ if self.after_cr => return Err(Refusal::LineEnd),
+            [text @ .., b'\r'] => {
+                self.after_cr = true;
+                text
+            }
+            _ => run,
         };
-        let ends_in_cr = if end == 0 { self.after_cr } else { bytes[end - 1] == b'\r' };
-        if !ends_in_cr {
+        if !is_text(text) {
+            return Err(if text.contains(&b'\r') { Refusal::LineEnd } else { Refusal::Control });
+        }
+        self.line_empty &= text.is_empty();
+        let Some(end) = end else { return Ok(bytes.len()) };
+        if !self.after_cr {
             return Err(Refusal::LineEnd);
         }
-        if self.line_empty && end <= 1 {
+        if self.line_empty {
             self.phase = Phase::Whole;
         } else {
             self.lines += 1;
             if self.lines > MAX_LINES {
-                return Err(Refusal::HeadTooLong);
+                return Err(Refusal::TooManyFields);
             }
         }
         self.after_cr = false;
@@ -177,6 +202,16 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Err(Refusal::LineEnd)),
             (b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(Refusal::LineEnd)),
             (b"\nGET / HTTP/1.1\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\nA: \r\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\nA: a\rb\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\n\rHost: a\r\n\r\n", Err(Refusal::LineEnd)),
+            (b"GET / HTTP/1.1\r\nA: a\x00b", Err(Refusal::Control)),
+            (b"GET / HTTP/1.1\r\nA: \x7f\r\n\r\n", Err(Refusal::Control)),
+            (b"GET / HTTP/1.1\r\nA: \t\xe4\r\n\r\n", Ok(true)),
+            (b"GET /?{\"a\":1}<>`|\\^ HTTP/1.1\r\n\r\n", Ok(true)),
+            (b"GET /a#b HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01", Err(Refusal::Tls)),
+            (b"GET\x16 / HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
             (b"GET /\x00 HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
             (b"GET /\xc3\xa4 HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),
             (b"GET / a HTTP/1.1\r\n\r\n", Err(Refusal::RequestLine)),

@@ -8,10 +8,10 @@
 //!
 //! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
 //! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]) for
-//! each [`attempt`]: that sends it, awaits the response's head ([`response`]) and passes the bodies on ([`body`]); an
+//! each [`attempt`]: that sends it, awaits the response's head ([`response`], [`mend`]) and passes the bodies on ([`body`]); an
 //! upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`].
 //!
-//! Only this folder names pingora.
+//! Only [`request`] names pingora.
 
 mod answer;
 mod attempt;
@@ -28,6 +28,7 @@ mod head;
 mod inbound;
 mod inflow;
 mod kept;
+mod mend;
 mod request;
 mod response;
 mod seat;
@@ -52,7 +53,7 @@ use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// What all requests share.
@@ -69,6 +70,8 @@ pub struct Proxy {
     last_end: AtomicU64,
     started: Instant,
     metrics: Arc<ServerMetrics>,
+    /// When a client that speaks another protocol was last logged.
+    foreign: Occasion,
 }
 
 /// The configuration as requests use it.
@@ -93,6 +96,7 @@ impl Proxy {
             last_end: AtomicU64::new(0),
             started: clock::now(),
             metrics: Arc::default(),
+            foreign: Occasion::default(),
         })
     }
 
@@ -183,5 +187,21 @@ impl Drop for UnderWay<'_> {
         if self.proxy.is_draining() {
             self.proxy.last_end.store(self.proxy.millis(), Ordering::Relaxed);
         }
+    }
+}
+
+/// Something that is logged at intervals, however often it happens.
+#[derive(Debug, Default)]
+struct Occasion {
+    /// When the next may be, as [`Proxy::millis`].
+    next: AtomicU64,
+}
+
+impl Occasion {
+    /// Whether it is logged this time, which begins a pause.
+    fn comes(&self, now: u64, pause: Duration) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        let after = now.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        now >= next && self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }

@@ -1,9 +1,9 @@
 //! A request's head: what it asks for, and what the replica gets to read of it.
 
 use super::fields::{Fault, Fields, Framing, Span};
+use super::syntax::{is_authority, is_target_byte, is_token};
 use crate::config::{Forwarded, HostHeader};
-use pingora_core::protocols::http::authority::validate_request_authority;
-use pingora_http::RequestHeader;
+use pingora_core::protocols::http::authority::{RawTargetAuthority, raw_target_authority};
 use std::net::IpAddr;
 
 /// A client's request head, as it came.
@@ -36,23 +36,29 @@ pub(super) struct Rewrite<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Reads a head that is whole and well-formed.
+    /// Reads a whole head.
     pub(super) fn read(raw: &'a [u8]) -> Result<RequestHead<'a>, Fault> {
         // A server skips empty lines before a request (RFC 9112 section 2.2).
         let begin = raw.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(Fault::Shape)?;
         let end = begin + memchr::memchr(b'\n', &raw[begin..]).ok_or(Fault::Shape)?;
-        let line = raw[begin..end].trim_ascii_end();
+        let line = raw[begin..end].strip_suffix(b"\r").ok_or(Fault::Shape)?;
         let first = memchr::memchr(b' ', line).ok_or(Fault::Shape)?;
         let last = memchr::memrchr(b' ', line).filter(|last| *last > first).ok_or(Fault::Shape)?;
+        let (method, target) = (begin..begin + first, begin + first + 1..begin + last);
         let minor = match &line[last + 1..] {
-            b"HTTP/1.1" => 1,
             b"HTTP/1.0" => 0,
-            _ => return Err(Fault::Shape),
+            // A later minor version is 1.1 and something that may be ignored (RFC 9110 section 2.5).
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => 1,
+            b"HTTP/2.0" if line == b"PRI * HTTP/2.0" => return Err(Fault::Http2),
+            _ => return Err(Fault::Version),
         };
-        let fields = Fields::read(raw, end + 1)?;
-        if fields.hosts > 1 || (minor == 1 && fields.hosts == 0) {
-            return Err(Fault::Host);
+        if !is_token(&raw[method.clone()])
+            || target.is_empty()
+            || !raw[target.clone()].iter().copied().all(is_target_byte)
+        {
+            return Err(Fault::Shape);
         }
+        let fields = Fields::read(raw, end + 1)?;
         if fields.chunked && minor == 0 {
             return Err(Fault::Encoding);
         }
@@ -61,28 +67,30 @@ impl<'a> RequestHead<'a> {
             (false, None | Some(0)) => Framing::Empty,
             (false, Some(length)) => Framing::Length(length),
         };
-        let head = RequestHead {
-            method: begin..begin + first,
-            target: begin + first + 1..begin + last,
-            raw,
-            minor,
-            fields,
-            framing,
-        };
-        if !(is_plain(head.target()) && head.host().is_none_or(|host| memchr::memchr(b'@', host).is_none())) {
-            head.ask_pingora()?;
-        }
+        let head = RequestHead { method, target, raw, minor, fields, framing };
+        head.check_host()?;
         Ok(head)
     }
 
-    /// Whether pingora finds the target in order, and one host in it and in `Host`.
-    fn ask_pingora(&self) -> Result<(), Fault> {
-        let method = str::from_utf8(self.method()).map_err(|_| Fault::Shape)?;
-        let mut header = RequestHeader::build(method, self.target(), None).map_err(|_| Fault::Shape)?;
-        if let Some(host) = self.host() {
-            header.append_header("Host", host).map_err(|_| Fault::Shape)?;
+    /// Whether the request says in one way which host it means: in its target, which counts, or in `Host`. Whichever it is,
+    /// `Host` must be in order (RFC 9112 section 3.2).
+    fn check_host(&self) -> Result<(), Fault> {
+        let authority = match raw_target_authority(self.target()) {
+            RawTargetAuthority::None => None,
+            RawTargetAuthority::Absolute { authority, .. } if is_authority(authority) => Some(authority),
+            RawTargetAuthority::Absolute { .. } | RawTargetAuthority::AmbiguousAuthority => {
+                return Err(Fault::Authority);
+            }
+        };
+        match (self.fields.hosts, self.fields.host.clone().map(|span| &self.raw[span])) {
+            // Before 1.1 nobody had to say it.
+            (0, _) if self.minor == 0 => Ok(()),
+            (1, Some(b"")) if self.minor == 0 || authority.is_some() => Ok(()),
+            (1, Some(b"")) => Err(Fault::NoHost),
+            (1, Some(host)) if is_authority(host) => Ok(()),
+            (1, _) => Err(Fault::BadHost),
+            _ => Err(Fault::Host),
         }
-        validate_request_authority(&header).map_err(|_| Fault::Authority)
     }
 
     pub(super) fn method(&self) -> &[u8] {
@@ -94,9 +102,9 @@ impl<'a> RequestHead<'a> {
         &self.raw[self.target.clone()]
     }
 
-    /// The `Host` field.
+    /// The `Host` field, if it says something.
     pub(super) fn host(&self) -> Option<&[u8]> {
-        self.fields.host.clone().map(|span| &self.raw[span])
+        self.fields.host.clone().map(|span| &self.raw[span]).filter(|host| !host.is_empty())
     }
 
     pub(super) fn framing(&self) -> Framing {
@@ -128,10 +136,7 @@ impl<'a> RequestHead<'a> {
 
     /// Whether the client asks for a WebSocket, the one upgrade that passes.
     pub(super) fn wants_websocket(&self) -> bool {
-        self.minor == 1
-            && self.fields.connection_upgrade
-            && self.framing == Framing::Empty
-            && self.fields.upgrade.clone().is_some_and(|span| self.raw[span].eq_ignore_ascii_case(b"websocket"))
+        self.minor == 1 && self.fields.connection_upgrade && self.framing == Framing::Empty && self.fields.websocket
     }
 
     /// The trace this request belongs to, for the log.
@@ -152,7 +157,7 @@ impl<'a> RequestHead<'a> {
             HostHeader::Replace(value) => Some(value.as_bytes()),
             HostHeader::Pass => rewrite.authority,
         };
-        let replaced = replaced.or(if self.fields.hosts == 0 { Some(rewrite.default_host.as_bytes()) } else { None });
+        let replaced = replaced.or(if self.host().is_none() { Some(rewrite.default_host.as_bytes()) } else { None });
         if replaced.is_none() && rewrite.forwarded == Forwarded::Off {
             self.fields.write(self.raw, true, out);
         } else {
@@ -200,7 +205,8 @@ impl<'a> RequestHead<'a> {
         };
         let node = if client.is_ipv6() { format!("\"[{client}]\"") } else { client.to_string() };
         let mut own = format!("for={node};proto=http").into_bytes();
-        if !host.is_empty() && !host.contains(&b'"') {
+        // A host has no byte that would have to be escaped in quotes.
+        if !host.is_empty() {
             own.extend_from_slice(b";host=\"");
             own.extend_from_slice(host);
             own.push(b'"');
@@ -216,27 +222,6 @@ impl<'a> RequestHead<'a> {
             }
         }
     }
-}
-
-/// A path of characters that are in order anywhere in it. All other targets are rare enough to take a closer look at.
-fn is_plain(target: &[u8]) -> bool {
-    const PLAIN: [bool; 256] = {
-        let mut plain = [false; 256];
-        let mut byte = 0;
-        while byte < 128 {
-            plain[byte] = (byte as u8).is_ascii_alphanumeric();
-            byte += 1;
-        }
-        let marks = b"/?&=%.-_~+,;:@!$'()*";
-        let mut at = 0;
-        while at < marks.len() {
-            plain[marks[at] as usize] = true;
-            at += 1;
-        }
-        plain
-    };
-    // Beyond this length not every target is one.
-    target.first() == Some(&b'/') && target.len() < 32 * 1024 && target.iter().all(|byte| PLAIN[usize::from(*byte)])
 }
 
 #[cfg(test)]
@@ -270,11 +255,13 @@ mod tests {
         let sent = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
                     HTTP2-Settings: A\r\n\r\n";
         assert_eq!(written(sent, &HostHeader::Pass, Forwarded::Off), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        let sent = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
-        assert_eq!(
-            written(sent, &HostHeader::Pass, Forwarded::Off),
-            "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        );
+        for upgrade in ["Upgrade: WebSocket", "Upgrade: websocket, foo", "Upgrade: foo\r\nUpgrade: ,websocket"] {
+            let sent = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n{upgrade}\r\n\r\n");
+            assert_eq!(
+                written(&sent, &HostHeader::Pass, Forwarded::Off),
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            );
+        }
     }
 
     #[test]
@@ -282,11 +269,12 @@ mod tests {
         let literal = HostHeader::Replace(http::HeaderValue::from_static("app.test"));
         let sent = "GET / HTTP/1.1\r\nA: 1\r\nHost: x\r\n\r\n";
         assert_eq!(written(sent, &literal, Forwarded::Off), "GET / HTTP/1.1\r\nHost: app.test\r\nA: 1\r\n\r\n");
-        let sent = "GET / HTTP/1.0\r\nA: 1\r\n\r\n";
-        assert_eq!(
-            written(sent, &HostHeader::Pass, Forwarded::Off),
-            "GET / HTTP/1.1\r\nHost: db-checker\r\nA: 1\r\n\r\n"
-        );
+        for sent in ["GET / HTTP/1.0\r\nA: 1\r\n\r\n", "GET / HTTP/1.0\r\nHost: \r\nA: 1\r\n\r\n"] {
+            assert_eq!(
+                written(sent, &HostHeader::Pass, Forwarded::Off),
+                "GET / HTTP/1.1\r\nHost: db-checker\r\nA: 1\r\n\r\n"
+            );
+        }
     }
 
     #[test]
@@ -308,35 +296,83 @@ mod tests {
         }
     }
 
+    // H9, D20
     #[test]
-    fn two_readings_of_whom_the_client_means_are_refused() {
+    fn a_request_says_in_one_way_which_host_it_means() {
         for (target, host, fault) in [
             ("http://a/x", "a", None),
-            ("http://a/x", "b", Some(Fault::Authority)),
-            ("http://u@a/x", "u@a", Some(Fault::Authority)),
+            ("http://b/x", "a", None),
+            ("http://A:80/x", "a", None),
+            ("http://a?q", "", None),
+            ("http://a", "a/b", Some(Fault::BadHost)),
+            ("http://u@a/x", "a", Some(Fault::Authority)),
             ("http:/a/x", "a", Some(Fault::Authority)),
+            ("http:///x", "a", Some(Fault::Authority)),
             ("http://a\\b/", "a", Some(Fault::Authority)),
-            ("/", "u@a", Some(Fault::Authority)),
+            ("http://a\"b/", "a", Some(Fault::Authority)),
+            ("/", "u@a", Some(Fault::BadHost)),
+            ("/", "a/b", Some(Fault::BadHost)),
+            ("/", "a b", Some(Fault::BadHost)),
+            ("/", "http://a/", Some(Fault::BadHost)),
+            ("/", "a\\", Some(Fault::BadHost)),
+            ("/", "a\";for=evil", Some(Fault::BadHost)),
+            ("/", "", Some(Fault::NoHost)),
+            ("*", "", Some(Fault::NoHost)),
             ("/a@b", "a", None),
-            ("/a<b", "a", Some(Fault::Shape)),
-            ("/a|b", "a", None),
+            ("//b/x", "a", None),
             ("*", "a", None),
         ] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
             assert_eq!(RequestHead::read(head.as_bytes()).err(), fault, "{target} {host}");
         }
+        assert!(RequestHead::read(b"GET / HTTP/1.0\r\nHost:\r\n\r\n").is_ok());
     }
 
-    /// What is taken to be plain, pingora takes too.
+    // H4
     #[test]
-    fn plain_targets_are_in_order() {
-        for byte in 0x21..0x7f_u8 {
-            for target in [vec![b'/', byte], vec![b'/', b'?', byte]] {
-                if is_plain(&target) {
-                    let head = [b"GET ".as_slice(), &target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-                    assert_eq!(RequestHead::read(&head).unwrap().ask_pingora(), Ok(()), "{}", target.escape_ascii());
-                }
+    fn every_visible_byte_may_stand_anywhere_in_a_target() {
+        for byte in 0..=255_u8 {
+            for before in ["/", "/?", "/a", "http://a/", "http://a?"] {
+                let head = [b"GET ".as_slice(), before.as_bytes(), &[byte], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+                let expected = byte.is_ascii_graphic() && byte != b'#';
+                assert_eq!(RequestHead::read(&head).is_ok(), expected, "{}", head.escape_ascii());
             }
+        }
+    }
+
+    // H9, H11
+    #[test]
+    fn later_minor_versions_are_1_1_and_others_are_refused() {
+        for (version, fault) in [
+            ("HTTP/1.1", None),
+            ("HTTP/1.2", None),
+            ("HTTP/1.9", None),
+            ("HTTP/1.10", Some(Fault::Version)),
+            ("HTTP/2.0", Some(Fault::Version)),
+            ("HTTP/0.9", Some(Fault::Version)),
+            ("http/1.1", Some(Fault::Version)),
+            ("HTTP/1.", Some(Fault::Version)),
+        ] {
+            let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
+            assert_eq!(RequestHead::read(head.as_bytes()).err(), fault, "{version}");
+        }
+        let head = RequestHead::read(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n").unwrap();
+        assert!(!head.is_http_1_0() && head.keeps_alive());
+        assert_eq!(RequestHead::read(b"PRI * HTTP/2.0\r\n\r\n").unwrap_err(), Fault::Http2);
+    }
+
+    #[test]
+    fn a_request_is_forgiven_nothing() {
+        for head in [
+            "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / a HTTP/1.1\r\nHost: a\r\n\r\n",
+            " / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nA : 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n B: 1\r\n\r\n",
+        ] {
+            assert_eq!(RequestHead::read(head.as_bytes()).err(), Some(Fault::Shape), "{head:?}");
         }
     }
 }

@@ -23,18 +23,140 @@ impl Class {
     fn has(&self, byte: u8) -> bool {
         self.0[usize::from(byte)]
     }
+
+    fn has_all(&self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| self.has(*byte))
+    }
 }
 
 /// `tchar` (RFC 9110 section 5.6.2).
 static TOKEN: Class = Class::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
+/// `reg-name` (RFC 3986 section 3.2.2).
+static NAME: Class = Class::alphanumeric_and(b"-._~!$&'()*+,;=%");
+
+/// What stands in the brackets of `IP-literal` (RFC 3986 section 3.2.2).
+static LITERAL: Class = Class::alphanumeric_and(b"-._~!$&'()*+,;=:");
 
 /// Whether a method or a field's name may have this byte.
 pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN.has(byte)
 }
 
+/// Whether this is a method or a field's name.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && TOKEN.has_all(bytes)
+}
+
 /// Whether a field's value, a reason phrase or a chunk extension may have this byte: HTAB, SP, VCHAR and obs-text (RFC
 /// 9110 section 5.5).
 pub(super) fn is_text_byte(byte: u8) -> bool {
     (byte >= b' ' && byte != 0x7f) || byte == b'\t'
+}
+
+/// Whether a value is in order. Without an early end, so that the compiler looks at many bytes at once.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |text, byte| text & is_text_byte(*byte))
+}
+
+/// Whether a request's target may have this byte. RFC 3986 has fewer, but clients send `{`, `"` and their like raw, and
+/// servers and proxies take them. Not so `#`: where a path ends, there opinions differ.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
+}
+
+/// Whether this is a host that is not empty, perhaps with a port: what `Host` holds (RFC 9110 section 7.2), and the
+/// authority of a target, in which user information is not allowed (RFC 9110 section 4.2.4).
+pub(super) fn is_authority(bytes: &[u8]) -> bool {
+    let (host, port) = match bytes.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            if end == 0 || !LITERAL.has_all(&rest[..end]) {
+                return false;
+            }
+            (None, &rest[end + 1..])
+        }
+        None => {
+            let (host, port) = bytes.split_at(memchr::memchr(b':', bytes).unwrap_or(bytes.len()));
+            (Some(host), port)
+        }
+    };
+    let is_port = port.is_empty() || (port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit));
+    is_port && host.is_none_or(is_name)
+}
+
+/// Whether this is a `reg-name` that is not empty: each `%` begins an octet in hexadecimal digits.
+fn is_name(bytes: &[u8]) -> bool {
+    let is_octet = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    !bytes.is_empty() && NAME.has_all(bytes) && memchr::memchr_iter(b'%', bytes).all(is_octet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // H9, D20
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        let hosts = [
+            "a",
+            "A.b.",
+            "a_b",
+            "a:80",
+            "a:",
+            "10.0.0.1:8080",
+            "[::1]",
+            "[::1]:80",
+            "[v1.a:b]",
+            "a,b",
+            "%C3%A4",
+            "x~!$&'()*+;=",
+        ];
+        for host in hosts {
+            assert!(is_authority(host.as_bytes()), "{host}");
+        }
+        let others = [
+            "",
+            ":80",
+            "a/b",
+            "a b",
+            "a\tb",
+            "http://a/",
+            "u@a",
+            "a\\b",
+            "a\"b",
+            "a?b",
+            "a#b",
+            "a:x",
+            "a:80:80",
+            "a:-1",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[a@b]",
+            "::1",
+            "a%b",
+            "a%4",
+            "%zz",
+            "ä",
+            "a\0",
+            "<a>",
+            "a|b",
+            "a^b",
+            "a`b",
+            "{a}",
+        ];
+        for other in others {
+            assert!(!is_authority(other.as_bytes()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn text_has_no_controls_but_tabs() {
+        for byte in 0..=255 {
+            let expected = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            assert_eq!((is_text_byte(byte), is_text(&[b'a', byte, b'b'])), (expected, expected), "{byte}");
+        }
+        assert!(is_text(b""));
+    }
 }

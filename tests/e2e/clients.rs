@@ -94,6 +94,11 @@ fn heads_and_targets_beyond_their_limits_are_answered_431_and_414() {
     assert_own(&bed.ask(format!("GET /{long} HTTP/1.1\r\nHost: app.test\r\n\r\n")), 414);
     let many: String = (0..2000).map(|i| format!("X-{i}: y\r\n")).collect();
     assert_own(&bed.ask(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{many}\r\n")), 431);
+    // H9
+    let many = "X:\r\n".repeat(256);
+    let response = bed.ask(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{many}\r\n"));
+    assert_own(&response, 431);
+    assert!(response.text().contains("more than 256 fields"), "{}", response.text());
     assert_eq!(bed.origin().requests(), 0);
     let fits = "a".repeat(1000);
     assert_eq!(bed.ask(format!("GET /{fits} HTTP/1.1\r\nHost: app.test\r\nX-Long: {fits}\r\n\r\n")).status, 200);
@@ -120,6 +125,7 @@ fn an_endless_head_is_answered_431_without_growing_the_proxy() {
 }
 
 // F53, F54, F55, F56, F57
+// H9, D20
 #[test]
 fn malformed_and_ambiguous_heads_are_answered_400_and_never_reach_a_replica() {
     let bed = Bed::new(|h, w, _| serve(h, w));
@@ -153,9 +159,20 @@ fn malformed_and_ambiguous_heads_are_answered_400_and_never_reach_a_replica() {
         ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n"),
         ("no version", "GET /\r\nHost: a\r\n\r\n"),
         ("another version", "GET / HTTP/3.7\r\nHost: a\r\n\r\n"),
-        ("another host in the target", "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a later HTTP", "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        ("two versions' digits", "GET / HTTP/1.10\r\nHost: a\r\n\r\n"),
+        ("no host in the target", "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a host in the target that could be two", "GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a query without a path", "GET ?q HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a target beyond ASCII", "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a path as Host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        ("two words as Host", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        ("a URL as Host", "GET / HTTP/1.1\r\nHost: http://a/\r\n\r\n"),
+        ("an empty Host", "GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+        ("a Host that ends quotes", "GET / HTTP/1.1\r\nHost: a\"b\r\n\r\n"),
+        ("a Host that escapes quotes", "GET / HTTP/1.1\r\nHost: a\\\r\n\r\n"),
         ("user information", "GET / HTTP/1.1\r\nHost: b@a\r\n\r\n"),
-        ("no URI", "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("a folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n"),
         ("NUL in a head without end", "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b"),
         ("no HTTP", "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n"),
@@ -482,4 +499,19 @@ fn expect_100_continue_never_deadlocks() {
     wire.set_patience(Duration::from_secs(20));
     wire.send("hello");
     assert_eq!(wire.response().unwrap().status, 200);
+}
+
+// F87, H11
+#[test]
+fn a_client_of_another_protocol_is_told_what_it_speaks_and_the_log_says_it_once() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".as_slice();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_slice();
+    for (sent, protocol) in [(hello, "TLS"), (preface, "HTTP/2"), (hello, "TLS"), (preface, "HTTP/2")] {
+        let response = bed.ask(sent);
+        assert_own(&response, 400);
+        assert!(response.text().contains(&format!("the client speaks {protocol}")), "{}", response.text());
+    }
+    assert_eq!(bed.proxy.lines("the client speaks").len(), 1, "{}", bed.proxy.output());
+    assert_eq!(bed.origin().requests(), 0);
 }

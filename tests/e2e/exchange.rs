@@ -372,3 +372,146 @@ fn a_client_sees_the_same_with_the_proxy_in_between_as_without() {
         assert!(direct == proxied, "{path}: {:?} became {:?}", (direct.0, direct.1), (proxied.0, proxied.1));
     }
 }
+
+// H4
+#[test]
+fn targets_pass_as_they_came_with_characters_that_should_have_been_encoded() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    let targets = [r#"/x?q={"a":1}"#, r#"/"<>`{}|\^/?"<>`{}|\^"#, "/[a]?b[]=%zz", "//b/../c", "/a?b?c"];
+    for target in targets {
+        assert_eq!(bed.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).status, 200, "{target}");
+        assert_eq!(bed.ask(format!("GET http://a{target} HTTP/1.1\r\nHost: a\r\n\r\n")).status, 200, "{target}");
+    }
+    let seen: Vec<_> = bed.origin().heads().iter().map(|head| head.target().to_owned()).collect();
+    assert_eq!(seen, targets.iter().flat_map(|target| [*target; 2]).collect::<Vec<_>>());
+}
+
+// H9
+#[test]
+fn a_whole_url_says_which_host_is_meant_whatever_the_host_field_says() {
+    let bed = Bed::new(|h, w, _| serve(h, w));
+    for (target, host) in
+        [("http://A:80/x", "a"), ("http://A:80/x", "b:81"), ("http://A:80/x", ""), ("http://A:80?q", "a")]
+    {
+        assert_eq!(bed.ask(format!("GET {target} HTTP/1.1\r\nX: 1\r\nHost: {host}\r\n\r\n")).status, 200);
+    }
+    for head in bed.origin().heads() {
+        assert_eq!(head.all("host"), ["A:80"]);
+        assert!(["/x", "/?q"].contains(&head.target()), "{head:?}");
+    }
+}
+
+// H9
+#[test]
+fn a_later_minor_version_of_http_is_served_as_1_1() {
+    let bed = Bed::new(|_, wire, _| {
+        let _ = wire.try_send("HTTP/1.3 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    });
+    let mut wire = bed.client();
+    for _ in 0..2 {
+        wire.send("GET / HTTP/1.2\r\nHost: a\r\n\r\n");
+        let response = wire.response().unwrap();
+        assert_eq!((response.head.first.as_str(), response.text().as_str()), ("HTTP/1.1 200 OK", "ok"));
+    }
+    assert!(bed.origin().heads()[0].first.ends_with("HTTP/1.1"));
+}
+
+// H9
+#[test]
+fn a_websocket_among_other_offers_is_asked_for_and_a_426_says_what_it_wants() {
+    let bed = Bed::new(|head, wire, _| match head.get("upgrade") {
+        Some("websocket") => wire.send("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        _ => wire.send("HTTP/1.1 426 No\r\nConnection: upgrade\r\nUpgrade: foo\r\nContent-Length: 0\r\n\r\n"),
+    });
+    let mut wire = bed.client();
+    wire.get("/");
+    let response = wire.response().unwrap();
+    let upgrade = (response.status, response.get("upgrade"), response.get("connection"));
+    assert_eq!(upgrade, (426, Some("foo"), Some("Upgrade")));
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, foo\r\n\r\n");
+    assert_eq!(wire.response().unwrap().status, 101);
+}
+
+// F85, D9, H6, H9, D20
+#[test]
+fn a_response_that_has_one_meaning_reaches_its_client_in_lines_that_have_one_reading() {
+    let sent = [
+        ("HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 2\r\n\r\nok", "X-A: 1\r\nContent-Length: 2\r\n"),
+        ("HTTP/1.1 200 OK\r\nX-A: 1\r\n\t2\r\nContent-Length: 2\r\n\r\nok", "X-A: 1 2\r\nContent-Length: 2\r\n"),
+        ("HTTP/1.1 200 OK\nX-A: 1\nContent-Length: 2\n\nok", "X-A: 1\r\nContent-Length: 2\r\n"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", "Content-Length: 2\r\n"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", "Content-Length: 2\r\n"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked,\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ),
+        ("\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "Content-Length: 2\r\n"),
+    ];
+    let bed = Bed::new(move |head, wire, _| {
+        if let Ok(n) = head.target()[1..].parse::<usize>() {
+            wire.send(sent[n].0);
+        } else {
+            ok(wire);
+        }
+    });
+    let mut wire = bed.client();
+    for (n, (sent, expected)) in sent.iter().enumerate() {
+        wire.get(&format!("/{n}"));
+        let response = wire.response().unwrap();
+        let raw = String::from_utf8_lossy(&response.head.raw).into_owned();
+        assert_eq!((raw, response.text()), (format!("HTTP/1.1 200 OK\r\n{expected}\r\n"), "ok".into()), "{sent:?}");
+    }
+}
+
+// D9, H6, H9
+#[test]
+fn a_response_that_could_be_delimited_in_two_ways_is_502() {
+    let lines = [
+        ("Content-Length : 2", "colon"),
+        ("Content-Length: 2\r\nTransfer-Encoding : chunked", "colon"),
+        ("Connection : close\r\nContent-Length: 2", "colon"),
+        ("Content-Length:\r\n 2", "Content-Length"),
+        ("Content-Length: 2\r\nContent-Length: 3", "Content-Length"),
+        ("Transfer-Encoding:\r\n chunked", "Transfer-Encoding"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding"),
+        ("Content-Length: 2\r\nX: a\rb", "malformed"),
+        ("many", "more than 256 fields"),
+    ];
+    let bed = Bed::new(move |head, wire, _| {
+        let line = lines[head.target()[1..].parse::<usize>().unwrap_or(0)].0;
+        let line = if line == "many" { ["X: 1"; 257].join("\r\n") } else { line.to_owned() };
+        let _ = wire.try_send(format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\nok"));
+    });
+    for (n, (lines, why)) in lines.iter().enumerate() {
+        let response = bed.ask(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        crate::assert_own(&response, 502);
+        assert!(response.text().contains(why), "{lines:?}: {}", response.text());
+    }
+}
+
+// F86, H7
+#[test]
+fn a_response_without_a_body_does_not_speak_of_one() {
+    let bed = Bed::new(|head, wire, _| match head.target() {
+        "/100" => wire.send("HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/1.1 204 No\r\n\r\n"),
+        "/204" => wire.send("HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        "/205" => wire.send("HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n"),
+        "/304" => wire.send("HTTP/1.1 304 Same\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        "/305" => wire.send("HTTP/1.1 304 Same\r\nContent-Length: 99\r\n\r\n"),
+        _ => ok(wire),
+    });
+    let mut wire = bed.client();
+    for (target, status, length) in
+        [("/100", 103, None), ("/204", 204, None), ("/205", 204, None), ("/304", 304, None), ("/305", 304, Some("99"))]
+    {
+        wire.get(target);
+        let response = wire.response().unwrap();
+        let framing = (response.status, response.get("transfer-encoding"), response.get("content-length"));
+        assert_eq!(framing, (status, None, length), "{target}");
+        if status < 200 {
+            assert_eq!(wire.response().unwrap().status, 204);
+        }
+        wire.get("/");
+        assert_eq!(wire.response().unwrap().text(), "ok\n", "after {target}");
+    }
+}

@@ -210,8 +210,8 @@ fn ask_ready(proxy: &Proxy) -> (Option<i32>, String) {
         .env("EVENKEEL_CONFIG", proxy.config_path())
         .env("HOST", proxy.address().ip().to_string())
         .env("PORT", proxy.address().port().to_string());
-    let ready = Process::spawn("ready", command).unwrap();
-    (ready.wait_exit().code(), ready.output())
+    let said = command.output().unwrap();
+    (said.status.code(), String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
 }
 
 // U6

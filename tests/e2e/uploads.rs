@@ -13,6 +13,7 @@ fn a_connect_that_is_refused_moves_an_upload_of_any_size_and_method() {
     let bed = Bed::around(network, vec![origin], crate::ailing::without_probes);
     eventually("both are proven", || bed.proxy.lines("up: probe passed").len() == 2);
     let std::net::IpAddr::V4(refused) = refusing.address().ip() else { unreachable!() };
+    refusing.refuse();
     drop(refusing);
     bed.network.dns().add("app", refused);
     let request =
