@@ -122,14 +122,20 @@ fn with_close_a_failed_request_ends_as_a_direct_dial_would_and_refusals_are_stil
 #[test]
 fn when_the_retry_budget_is_spent_the_original_error_is_told() {
     const WARM_UP: usize = 40;
-    const DOOMED: usize = 500;
+    const DOOMED: usize = 320;
+    // So many others, which do not break, that the doomed are no death of a replica with all that it held.
+    const HEALTHY: usize = 500;
     let network = Loopback::new();
     let (go, gate) = gate();
-    let (gate, over) = (Arc::new(gate), Arc::new(AtomicBool::new(false)));
+    let (let_healthy_end, held) = self::gate();
+    let (gate, held, over) = (Arc::new(gate), Arc::new(held), Arc::new(AtomicBool::new(false)));
     let dying = || {
-        let (gate, over) = (gate.clone(), over.clone());
+        let (gate, held, over) = (gate.clone(), held.clone(), over.clone());
         network.origin("app", move |head, wire, _| {
-            if head.target() == "/" || over.load(Ordering::Relaxed) {
+            if head.target() == "/healthy" {
+                held();
+            }
+            if head.target() != "/doomed" || over.load(Ordering::Relaxed) {
                 return serve(head, wire);
             }
             gate();
@@ -137,14 +143,18 @@ fn when_the_retry_budget_is_spent_the_original_error_is_told() {
         })
     };
     let origins = vec![dying(), dying()];
-    let bed = Bed::around(network, origins, |c| c.set("upstream.app.wait", "20s"));
+    let bed = Bed::around(network, origins, |c| {
+        c.set("upstream.app.wait", "20s").set("upstream.app.response_timeout", "60s")
+    });
     for _ in 0..WARM_UP {
         assert_eq!(bed.ask(GET).status, 200);
     }
+    let mut healthy: Vec<Wire> = (0..HEALTHY).map(|_| bed.client()).collect();
+    healthy.iter_mut().for_each(|wire| wire.get("/healthy"));
     let mut wires: Vec<Wire> = (0..DOOMED).map(|_| bed.client()).collect();
     wires.iter_mut().for_each(|wire| wire.get("/doomed"));
     let arrived = || bed.origins.iter().map(|o| o.requests()).sum::<usize>();
-    eventually("all are under way", || arrived() == WARM_UP + DOOMED);
+    eventually("all are under way", || arrived() == WARM_UP + HEALTHY + DOOMED);
     let _third = bed.network.origin("app", |h, w, _| serve(h, w));
     eventually("a third replica is proven", || bed.proxy.lines("up: probe passed").len() == 3);
     over.store(true, Ordering::Relaxed);
@@ -157,6 +167,10 @@ fn when_the_retry_budget_is_spent_the_original_error_is_told() {
     // 256 are saved up, and ten a second come.
     let most = 256 + 10 * (start.elapsed().as_secs() as usize + 1);
     assert!((250..=most).contains(&saved), "{saved} saved, {told} told");
+    let_healthy_end();
+    for wire in &mut healthy {
+        assert_eq!(wire.response().unwrap().status, 200, "who did not break is not touched");
+    }
 }
 
 // F80, in small: ten thousand are for the benches.
