@@ -29,6 +29,28 @@ mod sync {
     }
 }
 
+/// The name of a thread, which shuttle's threads share one of.
+mod worker {
+    use std::cell::Cell;
+
+    shuttle::thread_local! {
+        static INDEX: Cell<usize> = Cell::new(0);
+    }
+
+    pub(crate) fn enter(index: usize) {
+        INDEX.with(|own| own.set(index));
+    }
+
+    pub(crate) fn index() -> usize {
+        INDEX.with(Cell::get)
+    }
+}
+
+#[path = "interleavings/connections.rs"]
+mod connections;
+#[path = "../src/proxy/kept.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod kept;
 #[path = "../src/upstream/queue.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod queue;

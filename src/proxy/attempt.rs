@@ -2,6 +2,7 @@
 
 use super::answer::Problem;
 use super::body::{self, DownloadError, Patience, Replay, UploadError};
+use super::connection::Connection;
 use super::exchange::{Attempts, Caller, End, Exchange, Link, Upgraded};
 use super::fields::Framing;
 use super::guard::Refusal;
@@ -143,7 +144,7 @@ impl Exchange<'_> {
             && answer.keeps_alive
             && let Some(reader) = source.into_next()
         {
-            self.keep(&lease, Idle { reader, writer, since: used });
+            self.keep(&lease, Connection { reader, writer }, used);
         }
         Attempt::End(if answer.keep_client && sent { End::Next } else { End::Close })
     }
@@ -351,9 +352,10 @@ impl Exchange<'_> {
     }
 
     /// Puts a connection back whose request and response are whole and behind which nothing came.
-    fn keep(&self, lease: &Lease, mut idle: Idle) {
-        if idle.reader.ahead().is_empty() {
-            idle.reader.rest();
+    fn keep(&self, lease: &Lease, mut connection: Connection, used: Instant) {
+        if connection.reader.ahead().is_empty() {
+            connection.reader.rest();
+            let idle = Idle { connection, since: used };
             lease.endpoint().kept().put(idle, lease.generation(), self.config.max_idle);
         }
     }

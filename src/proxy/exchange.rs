@@ -7,6 +7,7 @@ use super::Proxy;
 use super::answer::Problem;
 use super::attempt::{Attempt, Failed};
 use super::body::Replay;
+use super::connection::Connection;
 use super::dial::{DialError, dial};
 use super::inflow::Inflow;
 use super::request::RequestHead;
@@ -196,8 +197,8 @@ impl Exchange<'_> {
         // While it is not known whether the endpoint is still there, its connections are no place for what cannot be repeated.
         let trusted = first && !(once && lease.endpoint().is_being_checked());
         let idle = trusted.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
-        if let Some(idle) = idle {
-            return Ok((lease, Link { reader: idle.reader, writer: idle.writer, reused: true }));
+        if let Some(Connection { reader, writer }) = idle {
+            return Ok((lease, Link { reader, writer, reused: true }));
         }
         let connects = &self.upstream.metrics().connects;
         // `wait` bounds all that comes before a connection, except that the first connect may take its time.

@@ -7,9 +7,9 @@
 //! more than a proxy asks for, and less strictly: it costs a third of a small request.
 //!
 //! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
-//! route and hands it to [`exchange`], which takes an endpoint and a kept connection or a new one ([`kept`], [`dial`]) for
-//! each [`attempt`]: that sends it, awaits the response's head ([`response`], [`mend`]) and passes the bodies on ([`body`]); an
-//! upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`].
+//! route and hands it to [`exchange`], which takes an endpoint and a kept [`connection`] ([`kept`]) or a new one ([`dial`])
+//! for each [`attempt`]: that sends it, awaits the response's head ([`response`], [`mend`]) and passes the bodies on
+//! ([`body`]); an upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`].
 //!
 //! Only [`request`] names pingora.
 
@@ -18,6 +18,7 @@ mod attempt;
 mod body;
 mod chunked;
 mod client;
+mod connection;
 mod dial;
 mod exchange;
 mod fields;
@@ -40,6 +41,7 @@ mod tunnel;
 mod waiting;
 
 pub use answer::Problem;
+pub use connection::Connection;
 pub use fields::PROBE_FIELD;
 pub use kept::Kept;
 pub use seat::Seat;

@@ -4,7 +4,7 @@ use super::Upstream;
 use super::check::Checks;
 use crate::admin::status::Live;
 use crate::pool::{EndpointId, Load};
-use crate::proxy::Kept;
+use crate::proxy::{Connection, Kept};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub struct Endpoint {
     failures: AtomicU64,
     /// Declared down while requests may be waiting on it.
     down: AtomicBool,
-    kept: Kept,
+    kept: Kept<Connection>,
     pub(super) checks: Checks,
 }
 
@@ -46,7 +46,7 @@ impl Endpoint {
     }
 
     /// Its connections that wait for a request.
-    pub fn kept(&self) -> &Kept {
+    pub fn kept(&self) -> &Kept<Connection> {
         &self.kept
     }
 
