@@ -23,13 +23,15 @@ pub struct Failure {
     pub problem: Problem,
     /// Who was tried, in order.
     pub endpoints: Vec<SocketAddr>,
-    /// How long it waited for somebody to try.
+    /// From its whole head to its end.
+    pub took: Duration,
+    /// How long of that it waited for a replica or a connection.
     pub waited: Duration,
     /// From whom it came.
     pub client: SocketAddr,
     /// Its method.
     pub method: String,
-    /// Its target, cut to a sane length.
+    /// Its target as the log may show it: cut to a sane length, and without its query.
     pub target: String,
     /// The trace it belongs to.
     pub traceparent: Option<String>,
@@ -71,6 +73,7 @@ impl Failures {
                 upstream,
                 reason,
                 endpoints = ?failure.endpoints,
+                took = ?failure.took,
                 waited = ?failure.waited,
                 client = %failure.client,
                 method = failure.method,
@@ -121,6 +124,7 @@ mod tests {
             at,
             problem: Problem::Refused,
             endpoints: Vec::new(),
+            took: Duration::ZERO,
             waited: Duration::ZERO,
             client: "127.0.0.1:1".parse().unwrap(),
             method: "GET".into(),

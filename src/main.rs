@@ -6,6 +6,7 @@ use evenkeel::server::{self, Source};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -87,11 +88,27 @@ fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
 /// Logs to standard output through a thread of its own: a reader that stalls costs lines, never a request.
 fn start_log() -> tracing_appender::non_blocking::WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
+    let log = tracing_subscriber::fmt().with_env_filter(filter()).with_target(false).with_writer(writer);
     match std::env::var("LOG_FORMAT").as_deref() {
         Ok("json") => log.json().flatten_event(true).init(),
         _ => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).init(),
     }
     guard
+}
+
+/// What `RUST_LOG` asks for, or `info`. The DNS library says more than the proxy does: it is heard only if it is named.
+fn filter() -> EnvFilter {
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let parsed = filter.parse(&asked).unwrap_or_else(|error| {
+        eprintln!("evenkeel: RUST_LOG is not a filter ({error}); write e.g. RUST_LOG=debug. Logging as with info");
+        EnvFilter::new("info")
+    });
+    if asked.contains("hickory") {
+        return parsed;
+    }
+    // A directive for a crate's name is for all its modules. The names are the library's own crates.
+    ["hickory_resolver=warn", "hickory_net=warn", "hickory_proto=warn"]
+        .into_iter()
+        .fold(parsed, |filter, directive| filter.add_directive(directive.parse().expect("a directive")))
 }

@@ -178,6 +178,8 @@ pub struct Answers {
     /// `addresses`, `absent` or `failed`.
     pub kinds: Tally,
     last: Mutex<Option<Answer>>,
+    /// When it last said which addresses there are, or that there are none.
+    usable: Mutex<Option<Instant>>,
 }
 
 /// One answer of DNS.
@@ -199,7 +201,15 @@ impl Answers {
             Resolution::Absent => "absent",
             Resolution::Failed(_) => "failed",
         });
+        if !matches!(resolution, Resolution::Failed(_)) {
+            *self.usable.lock() = Some(now);
+        }
         *self.last.lock() = Some(Answer { resolution, at: now, took: now.saturating_duration_since(asked) });
+    }
+
+    /// When the last usable one came.
+    pub fn last_usable(&self) -> Option<Instant> {
+        *self.usable.lock()
     }
 
     /// The last one.

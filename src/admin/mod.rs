@@ -7,6 +7,7 @@
 
 pub mod local;
 pub mod metrics;
+mod page;
 pub mod prometheus;
 pub mod status;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The page at `/metrics`, in Prometheus' text format 0.0.4.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use super::metrics::{BOUNDS, CLASSES, ServerMetrics, Tally, UpstreamMetrics};
-use super::status::{EndpointStatus, Status, UpstreamStatus};
+use super::metrics::{CLASSES, ServerMetrics, UpstreamMetrics};
+use super::page::Page;
+use super::status::Status;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
-use std::fmt::{Display, Write as _};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -91,19 +91,48 @@ fn upstreams(page: &mut Page, status: &Status, metrics: &Metrics) {
     for (name, metrics) in all() {
         page.tally(&[("upstream", name)], "result", &metrics.dns.kinds);
     }
-    page.upstream_gauge(status, "evenkeel_dns_answer_age_seconds", "Time since DNS last said anything.", |u| {
-        u.dns.as_ref().map(|dns| dns.seconds_ago)
-    });
+    page.upstream_gauge(
+        status,
+        "evenkeel_dns_answer_age_seconds",
+        "Time since DNS last said which addresses there are, or that there are none; time-outs and errors say neither.",
+        |u| u.dns_answer_seconds_ago,
+    );
     page.upstream_gauge(status, "evenkeel_waiting_requests", "Requests that wait for a replica.", |u| Some(u.waiting));
-    page.upstream_gauge(status, "evenkeel_outage_seconds", "For how long no replica can be picked; 0: one can.", |u| {
-        Some(u.outage_seconds.unwrap_or(0.0))
-    });
+    page.upstream_gauge(
+        status,
+        "evenkeel_upstream_healthy",
+        "1 while at least one replica is usable: see evenkeel_endpoint_usable.",
+        |u| Some(u8::from(u.healthy)),
+    );
+    page.upstream_gauge(
+        status,
+        "evenkeel_upstream_no_answer_seconds",
+        "For how long requests have waited and none was answered, where no replica is usable; else 0.",
+        |u| Some(u.no_answer_seconds.unwrap_or(0.0)),
+    );
+    page.upstream_gauge(
+        status,
+        "evenkeel_outage_seconds",
+        "For how long no replica can be picked, or none answers though requests wait; else 0.",
+        |u| Some(u.outage_seconds.unwrap_or(0.0)),
+    );
 }
 
 fn endpoints(page: &mut Page, status: &Status) {
-    page.endpoint_samples(status, "evenkeel_endpoint_usable", "gauge", "1 if requests go to this replica.", |e| {
-        Some(u8::from(e.held_back.is_empty()))
-    });
+    page.endpoint_samples(
+        status,
+        "evenkeel_endpoint_usable",
+        "gauge",
+        "1 if requests go to this replica, it is known to work and it answers.",
+        |e| Some(u8::from(e.usable)),
+    );
+    page.endpoint_samples(
+        status,
+        "evenkeel_endpoint_no_answer_seconds",
+        "gauge",
+        "For how long its requests have waited and none was answered, where that is longer than usual; else 0.",
+        |e| Some(e.no_answer_seconds.unwrap_or(0.0)),
+    );
     page.endpoint_samples(status, "evenkeel_endpoint_in_flight", "gauge", "Requests this replica has.", |e| {
         Some(e.in_flight)
     });
@@ -117,7 +146,8 @@ fn endpoints(page: &mut Page, status: &Status) {
         status,
         "evenkeel_endpoint_weight",
         "gauge",
-        "1, or how many times slower it is than the best, where that is certain.",
+        "The factor on its requests in flight in the pick: 1; (r / 1.5) squared if it is certainly r times as slow as the \
+         pool's fast ones; 4 if it stopped answering while others answer.",
         |e| Some(e.weight),
     );
     page.endpoint_samples(
@@ -168,96 +198,10 @@ fn resident_memory() -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// A page that is being written: a family's samples follow its head.
-#[derive(Default)]
-struct Page {
-    text: String,
-    family: &'static str,
-}
-
-type Labels<'a> = [(&'a str, &'a str)];
-
-impl Page {
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.family = name;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, labels: &Labels<'_>, value: impl Display) {
-        self.line("", labels, value);
-    }
-
-    fn line(&mut self, suffix: &str, labels: &Labels<'_>, value: impl Display) {
-        let _ = write!(self.text, "{}{suffix}", self.family);
-        for (i, (name, value)) in labels.iter().enumerate() {
-            let _ = write!(self.text, "{}{name}=\"", if i == 0 { '{' } else { ',' });
-            for c in value.chars() {
-                match c {
-                    '\\' => self.text.push_str("\\\\"),
-                    '"' => self.text.push_str("\\\""),
-                    '\n' => self.text.push_str("\\n"),
-                    c => self.text.push(c),
-                }
-            }
-            self.text.push('"');
-        }
-        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
-
-    fn tally(&mut self, labels: &Labels<'_>, label: &str, tally: &Tally) {
-        for (what, count) in tally.counts() {
-            self.sample(&[labels, &[(label, what)]].concat(), count);
-        }
-    }
-
-    fn histogram(&mut self, labels: &Labels<'_>, distribution: &super::metrics::Distribution) {
-        let mut sum = 0;
-        for (i, count) in distribution.buckets.iter().enumerate() {
-            sum += count;
-            let bound = BOUNDS.get(i).map_or("+Inf".to_owned(), |micros| (*micros as f64 / 1e6).to_string());
-            self.line("_bucket", &[labels, &[("le", &bound)]].concat(), sum);
-        }
-        self.line("_sum", labels, distribution.micros as f64 / 1e6);
-        self.line("_count", labels, sum);
-    }
-
-    fn upstream_gauge<V: Display>(
-        &mut self,
-        status: &Status,
-        name: &'static str,
-        help: &str,
-        value: impl Fn(&UpstreamStatus) -> Option<V>,
-    ) {
-        self.family(name, "gauge", help);
-        for upstream in &status.upstreams {
-            if let Some(value) = value(upstream) {
-                self.sample(&[("upstream", &upstream.name)], value);
-            }
-        }
-    }
-
-    fn endpoint_samples<V: Display>(
-        &mut self,
-        status: &Status,
-        name: &'static str,
-        kind: &str,
-        help: &str,
-        value: impl Fn(&EndpointStatus) -> Option<V>,
-    ) {
-        self.family(name, kind, help);
-        for upstream in &status.upstreams {
-            for endpoint in &upstream.endpoints {
-                if let Some(value) = value(endpoint) {
-                    self.sample(&[("upstream", &upstream.name), ("endpoint", &endpoint.address)], value);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::status::{EndpointStatus, UpstreamStatus};
     use std::collections::{HashMap, HashSet};
     use std::time::Duration;
 

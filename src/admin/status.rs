@@ -3,9 +3,17 @@
 //! Times are relative ("so many seconds ago"), so that neither end's clock matters.
 
 use crate::admin::metrics::Answer;
-use crate::pool::{EndpointView, Event, EventKind, Health, Membership, Resolution};
+use crate::pool::{EndpointView, Event, EventKind, Health, HeldBack, Membership, Resolution};
+use crate::upstream::Choice;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
+
+/// A replica that owes an answer for less than this is never called silent …
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// … nor one that owes it for less than so many times the mean time to its first byte. Where times are distributed
+/// exponentially, fewer than one request in two hundred takes longer.
+const UNUSUAL: u32 = 10;
 
 /// The whole of `/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,10 +64,16 @@ pub struct UpstreamStatus {
     pub on_failure: String,
     /// Requests that wait for a replica.
     pub waiting: usize,
-    /// How long nobody could be picked by now; `None` while somebody can.
+    /// Whether at least one replica is usable.
+    pub healthy: bool,
+    /// For how long requests have waited and none was answered, where no replica is usable.
+    pub no_answer_seconds: Option<f64>,
+    /// For how long no replica can be picked, or none answers though requests wait; `None` while one does.
     pub outage_seconds: Option<f64>,
-    /// What DNS said last; `None` before its first answer.
+    /// How the last question to DNS ended; `None` before that.
     pub dns: Option<DnsStatus>,
+    /// How long ago DNS said which addresses there are, or that there are none; `None` if it never did.
+    pub dns_answer_seconds_ago: Option<f64>,
     /// Its replicas.
     pub endpoints: Vec<EndpointStatus>,
     /// What happened last, oldest first.
@@ -89,9 +103,13 @@ pub struct EndpointStatus {
     /// Address and port.
     pub address: String,
     /// `active`, or `draining`: no longer listed.
-    pub membership: String,
+    pub membership: Membership,
     /// `unproven`, `up` or `down`.
-    pub health: String,
+    pub health: Health,
+    /// Whether requests go to it, it is known to work and it answers.
+    pub usable: bool,
+    /// For how long its requests have waited and none was answered, where that is longer than usual.
+    pub no_answer_seconds: Option<f64>,
     /// How long it has been as it is.
     pub since_seconds: f64,
     /// Why it is as it is.
@@ -100,19 +118,20 @@ pub struct EndpointStatus {
     pub suspect: bool,
     /// Ejected for so long to come.
     pub ejected_for_seconds: Option<f64>,
-    /// Why it is not picked, in a word or two; empty if it may be.
-    pub held_back: String,
+    /// Why it is not picked; `None` if it may be.
+    pub held_back: Option<HeldBack>,
     /// Requests it has.
     pub in_flight: u32,
     /// Upgraded connections and other long streams: they do not count for the pick.
     pub streams: u32,
     /// Requests it may have while cold.
     pub window: Option<u32>,
-    /// 1, or how many times slower it is than the best, where that is certain.
+    /// The factor on `in flight + 1`: 1, unless it is certainly slow or stopped answering.
     pub weight: f64,
-    /// (in flight + 1) · weight: the next request goes to the lowest. `None` if it is not to be picked.
+    /// What the pick compares: (in flight + 1) · weight, or 1 for an idle one that is due for a trial. `None` if it is
+    /// not to be picked.
     pub score: Option<f64>,
-    /// Whether the next request may go to it, as one of the lowest scores.
+    /// Whether the next request may go to it: no other has a lower score and room.
     pub next: bool,
     /// Geometric mean of the time to its responses' first byte.
     pub first_byte_seconds: Option<f64>,
@@ -146,13 +165,15 @@ pub struct FailedRequest {
     pub text: String,
     /// Who was tried, in order.
     pub endpoints: Vec<String>,
-    /// How long it waited for somebody to try.
+    /// From its whole head to its end.
+    pub took_seconds: f64,
+    /// How long of that it waited for a replica or a connection.
     pub waited_seconds: f64,
     /// From whom it came.
     pub client: String,
     /// Its method.
     pub method: String,
-    /// Its target.
+    /// Its target; without its query unless `server.log_query` asks for it.
     pub target: String,
     /// The trace it belongs to.
     pub traceparent: Option<String>,
@@ -171,56 +192,56 @@ pub struct Live {
     pub requests: u64,
     /// Those that it did not answer.
     pub failures: u64,
+    /// For how long requests have waited for an answer of it; `None` if none does.
+    pub silent_for: Option<Duration>,
 }
 
 impl EndpointStatus {
-    /// Of what the pool says, and what is live.
-    pub fn new(view: &EndpointView, live: Live, now: Instant) -> Self {
-        let Live { in_flight, streams, idle_connections, requests, failures } = live;
+    /// Of what the pool says, what was published to requests (`None`: it is no candidate), and what is live.
+    pub fn new(view: &EndpointView, choice: Option<&Choice>, live: Live, now: Instant) -> Self {
+        let Live { in_flight, streams, idle_connections, requests, failures, silent_for } = live;
+        let in_flight = choice.map_or(in_flight, |choice| choice.in_flight);
+        let no_answer = silent_for.filter(|time| *time > patience(view.mean));
+        let works = view.health == Health::Up && !view.suspect && view.ejected_until.is_none();
         EndpointStatus {
             id: view.id.0,
             address: view.address.to_string(),
-            membership: match view.membership {
-                Membership::Active => "active",
-                Membership::Draining => "draining",
-            }
-            .to_owned(),
-            health: match view.health {
-                Health::Unproven => "unproven",
-                Health::Up => "up",
-                Health::Down => "down",
-            }
-            .to_owned(),
+            membership: view.membership,
+            health: view.health,
+            usable: choice.is_some() && works && no_answer.is_none(),
+            no_answer_seconds: no_answer.map(seconds),
             since_seconds: ago(view.since, now),
             reason: view.reason.clone(),
             suspect: view.suspect,
             ejected_for_seconds: view.ejected_until.map(|end| ago(now, end)),
-            held_back: view.held_back.to_owned(),
+            held_back: view.held_back,
             in_flight,
             streams,
             window: view.window,
-            weight: view.weight,
-            score: view.held_back.is_empty().then(|| (f64::from(in_flight) + 1.0) * view.weight),
-            next: false,
+            weight: choice.map_or(1.0, |choice| choice.candidate.weight),
+            score: choice.map(|choice| choice.candidate.score(choice.in_flight)),
+            next: choice.is_some_and(|choice| choice.next),
             first_byte_seconds: view.mean.map(|mean| mean.as_secs_f64()),
             idle_connections,
             requests,
             failures,
         }
     }
+}
 
-    /// A cold one that has as many requests as it may.
-    fn is_full(&self) -> bool {
-        self.window.is_some_and(|window| self.in_flight >= window)
-    }
+/// How long a replica with this mean time to its first byte may owe an answer.
+fn patience(mean: Option<Duration>) -> Duration {
+    mean.map_or(PATIENCE, |mean| PATIENCE.max(mean * UNUSUAL))
+}
 
-    /// Marks those to whom the next request may go.
-    pub fn mark_next(endpoints: &mut [EndpointStatus]) {
-        let open = |e: &EndpointStatus| e.score.filter(|_| !e.is_full());
-        let lowest = endpoints.iter().filter_map(open).fold(f64::INFINITY, f64::min);
-        for endpoint in endpoints {
-            endpoint.next = open(endpoint) == Some(lowest);
-        }
+impl UpstreamStatus {
+    /// Draws the conclusion from its replicas: whether anything is answered. `silent_for`: how long requests have waited
+    /// without an answer of anyone.
+    pub fn judge(&mut self, silent_for: Option<Duration>) {
+        self.healthy = self.endpoints.iter().any(|endpoint| endpoint.usable);
+        let hung = !self.healthy && !self.endpoints.is_empty();
+        self.no_answer_seconds = silent_for.filter(|_| hung).map(seconds);
+        self.outage_seconds = self.outage_seconds.into_iter().chain(self.no_answer_seconds).reduce(f64::max);
     }
 }
 
@@ -276,9 +297,9 @@ fn with_reason(what: &str, why: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::pool::EndpointId;
+    use crate::pool::{Candidate, EndpointId};
 
-    fn view(held_back: &'static str) -> EndpointView {
+    fn view() -> EndpointView {
         EndpointView {
             id: EndpointId(3),
             address: "172.18.0.3:8080".parse().unwrap(),
@@ -291,54 +312,75 @@ mod tests {
             weight: 2.5,
             window: None,
             mean: Some(Duration::from_micros(4100)),
-            held_back,
+            held_back: None,
         }
     }
 
-    fn with(in_flight: u32) -> Live {
-        Live { in_flight, ..Live::default() }
+    fn choice(in_flight: u32, trial: bool) -> Choice {
+        let (id, address) = (view().id, view().address);
+        let candidate = Candidate { id, address, weight: 2.5, trial, limit: u32::MAX, ceiling: u32::MAX };
+        Choice { candidate, in_flight, next: true }
     }
 
+    fn status(view: &EndpointView, choice: Option<Choice>, silent_for: Option<Duration>) -> EndpointStatus {
+        EndpointStatus::new(view, choice.as_ref(), Live { silent_for, ..Live::default() }, clock::now())
+    }
+
+    // D23
     #[test]
     fn the_score_is_what_the_pick_compares_and_is_missing_where_nothing_is_picked() {
-        let now = clock::now();
-        assert_eq!(EndpointStatus::new(&view(""), with(3), now).score, Some(10.0));
-        assert_eq!(EndpointStatus::new(&view("suspect"), with(3), now).score, None);
+        assert_eq!(status(&view(), Some(choice(3, false)), None).score, Some(10.0));
+        assert_eq!(status(&view(), Some(choice(0, true)), None).score, Some(1.0), "a trial costs as much as any");
+        let suspect = EndpointView { suspect: true, held_back: Some(HeldBack::Suspect), ..view() };
+        let suspect = status(&suspect, None, None);
+        assert_eq!((suspect.score, suspect.next, suspect.usable), (None, false, false));
     }
 
+    // U4
     #[test]
-    fn the_next_request_goes_to_the_lowest_score_that_has_room() {
-        let now = clock::now();
-        let cold = EndpointView { window: Some(1), weight: 1.0, ..view("") };
-        let mut all = [
-            EndpointStatus::new(&view(""), with(1), now),
-            EndpointStatus::new(&view(""), with(1), now),
-            EndpointStatus::new(&view(""), with(2), now),
-            EndpointStatus::new(&cold, with(1), now),
-            EndpointStatus::new(&view("down"), with(0), now),
-        ];
-        EndpointStatus::mark_next(&mut all);
-        assert_eq!(all.map(|e| e.next), [true, true, false, false, false]);
+    fn a_replica_is_usable_only_while_it_answers_as_fast_as_usual() {
+        let of = |mean: u64, silent: u64| {
+            let view = EndpointView { mean: Some(Duration::from_millis(mean)), ..view() };
+            let status = status(&view, Some(choice(1, false)), Some(Duration::from_millis(silent)));
+            assert_eq!(status.usable, status.no_answer_seconds.is_none());
+            status.no_answer_seconds
+        };
+        assert_eq!(of(4, 1900), None, "it may be one slow request");
+        assert_eq!(of(4, 4200), Some(4.2));
+        assert_eq!(of(3000, 29_000), None, "its requests take long");
+        assert_eq!(of(3000, 31_000), Some(31.0));
+        let down = EndpointView { health: Health::Down, ..view() };
+        assert!(!status(&down, Some(choice(0, false)), None).usable, "tried for want of a better one");
     }
 
+    // U4
     #[test]
-    fn nobody_is_next_in_an_outage() {
-        let mut all = [EndpointStatus::new(&view("down"), with(0), clock::now())];
-        EndpointStatus::mark_next(&mut all);
-        assert!(!all[0].next);
+    fn an_upstream_is_healthy_while_one_replica_is_usable() {
+        let second = Some(Duration::from_secs(7));
+        let of = |usable: &[bool], silent_for, outage_seconds| {
+            let endpoint = |usable: &bool| EndpointStatus { usable: *usable, ..EndpointStatus::default() };
+            let endpoints = usable.iter().map(endpoint).collect();
+            let mut upstream = UpstreamStatus { endpoints, outage_seconds, ..UpstreamStatus::default() };
+            upstream.judge(silent_for);
+            (upstream.healthy, upstream.no_answer_seconds, upstream.outage_seconds)
+        };
+        assert_eq!(of(&[true, false], second, None), (true, None, None));
+        assert_eq!(of(&[false, false], second, None), (false, Some(7.0), Some(7.0)));
+        assert_eq!(of(&[false], None, None), (false, None, None), "down, and nobody asks");
+        assert_eq!(of(&[false], second, Some(9.0)), (false, Some(7.0), Some(9.0)));
+        assert_eq!(of(&[], second, Some(9.0)), (false, None, Some(9.0)), "there is nobody who could answer");
     }
 
     #[test]
     fn a_status_survives_json() {
-        let now = clock::now();
         let upstream = UpstreamStatus {
             name: "db-checker".to_owned(),
-            endpoints: vec![EndpointStatus::new(&view(""), with(3), now)],
+            endpoints: vec![status(&view(), Some(choice(3, false)), None)],
             outage_seconds: Some(1.5),
             ..UpstreamStatus::default()
         };
-        let status = Status { version: "1".to_owned(), upstreams: vec![upstream], ..Status::default() };
-        let json = serde_json::to_string(&status).unwrap();
-        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+        let whole = Status { version: "1".to_owned(), upstreams: vec![upstream], ..Status::default() };
+        let json = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), whole);
     }
 }

@@ -3,6 +3,7 @@
 use super::paint::{Paint, age, count, grouped, latency};
 use crate::admin::Status;
 use crate::admin::status::{DnsStatus, EndpointStatus, UpstreamStatus};
+use crate::pool::{Health, HeldBack};
 use std::fmt::Write as _;
 
 /// Changes of state that are shown for each upstream; `/status` has more.
@@ -14,6 +15,10 @@ const FAILURES: usize = 4;
 /// Of a failed request's target.
 const TARGET: usize = 40;
 
+/// Seconds for which a replica that came up is said to be warming up, whether or not its window holds anything back. A
+/// replica that gets requests has none after two seconds of them.
+const WARMING_UP: f64 = 30.0;
+
 /// The whole screen.
 pub(super) fn draw(status: &Status, paint: Paint) -> String {
     let mut text = String::new();
@@ -24,7 +29,7 @@ pub(super) fn draw(status: &Status, paint: Paint) -> String {
     };
     let _ = writeln!(
         text,
-        "{} {} · up {} · {state} · {} of {}, {} · {}",
+        "{} {} · up {} · {state} · {} of {}, {} in flight · {}",
         paint.bold("evenkeel"),
         status.version,
         age(status.uptime_seconds),
@@ -48,7 +53,7 @@ pub(super) fn draw(status: &Status, paint: Paint) -> String {
 }
 
 fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
-    let usable = upstream.endpoints.iter().filter(|e| e.held_back.is_empty()).count();
+    let usable = upstream.endpoints.iter().filter(|e| e.usable).count();
     let summary = format!("{usable} of {} usable", count(upstream.endpoints.len(), "replica"));
     let summary = match (usable, upstream.endpoints.len()) {
         (0, _) => paint.bad(&summary),
@@ -56,8 +61,14 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
         _ => paint.good(&summary),
     };
     let _ = write!(text, "\n{} = {} · {summary}", paint.bold(&upstream.name), upstream.address);
-    if let Some(outage) = upstream.outage_seconds {
-        let _ = write!(text, " · {}", paint.bad(&format!("nobody for {}", age(outage))));
+    match (upstream.no_answer_seconds, upstream.outage_seconds) {
+        (Some(silence), _) => {
+            let _ = write!(text, " · {}", paint.bad(&format!("no answer for {}", age(silence))));
+        }
+        (None, Some(outage)) => {
+            let _ = write!(text, " · {}", paint.bad(&format!("nobody for {}", age(outage))));
+        }
+        (None, None) => {}
     }
     if upstream.waiting > 0 {
         let _ = write!(text, " · {}", paint.doubtful(&format!("{} waiting", grouped(upstream.waiting as u64))));
@@ -77,7 +88,8 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
             tried => format!("tried {}", tried.join(", ")),
         };
         let target: String = failure.target.chars().take(TARGET).collect();
-        let line = format!("{} {target} failed: {} ({tried})", failure.method, failure.text);
+        let took = latency(failure.took_seconds);
+        let line = format!("{} {target} failed after {took}: {} ({tried})", failure.method, failure.text);
         let _ = writeln!(text, "  {}  {}", paint.dim(&ago(failure.seconds_ago)), paint.bad(&line));
     }
 }
@@ -145,7 +157,7 @@ fn cells(endpoint: &EndpointStatus) -> [String; COLUMNS.len()] {
     [
         if endpoint.next { "▸" } else { "" }.to_owned(),
         endpoint.address.clone(),
-        state(endpoint),
+        state(endpoint).to_owned(),
         age(endpoint.since_seconds),
         match endpoint.window {
             Some(window) => format!("{}/{window}", endpoint.in_flight),
@@ -161,28 +173,38 @@ fn cells(endpoint: &EndpointStatus) -> [String; COLUMNS.len()] {
 }
 
 /// Why it is not picked, or how it stands if it is.
-fn state(endpoint: &EndpointStatus) -> String {
-    let open = match endpoint.health.as_str() {
-        _ if endpoint.suspect => "suspect, tried",
-        "up" if endpoint.ejected_for_seconds.is_some() => "ejected, tried",
-        "up" if endpoint.window.is_some() => "warming up",
-        "up" => "up",
-        "down" => "down, tried",
-        other => other,
-    };
-    if endpoint.held_back.is_empty() { open.to_owned() } else { endpoint.held_back.clone() }
+fn state(endpoint: &EndpointStatus) -> &'static str {
+    match (endpoint.held_back, endpoint.health) {
+        (Some(why), _) => why.text(),
+        (None, _) if endpoint.suspect => "suspect, tried",
+        (None, _) if endpoint.ejected_for_seconds.is_some() => "ejected, tried",
+        (None, Health::Down) => "down, tried",
+        (None, Health::Unproven) => "unproven",
+        (None, Health::Up) if endpoint.no_answer_seconds.is_some() => "no answer",
+        (None, Health::Up) if is_warming_up(endpoint) => "warming up",
+        (None, Health::Up) => "up",
+    }
+}
+
+/// Whether its window holds requests back, or may soon. One that has had no need of its window for long is merely idle.
+fn is_warming_up(endpoint: &EndpointStatus) -> bool {
+    endpoint.window.is_some_and(|window| endpoint.in_flight >= window || endpoint.since_seconds < WARMING_UP)
 }
 
 fn tint(endpoint: &EndpointStatus, cell: &str, paint: Paint) -> String {
-    match endpoint.held_back.as_str() {
-        "" if endpoint.health == "up" && !endpoint.suspect => paint.good(cell),
-        "" | "draining" | "unproven" => paint.doubtful(cell),
+    match endpoint.held_back {
+        _ if endpoint.usable => paint.good(cell),
+        Some(HeldBack::Draining | HeldBack::Unproven) => paint.doubtful(cell),
+        None if endpoint.no_answer_seconds.is_none() => paint.doubtful(cell),
         _ => paint.bad(cell),
     }
 }
 
 fn remark(endpoint: &EndpointStatus) -> String {
     let mut remarks = Vec::new();
+    if let Some(silence) = endpoint.no_answer_seconds {
+        remarks.push(format!("no answer for {}", age(silence)));
+    }
     if !endpoint.reason.is_empty() {
         remarks.push(endpoint.reason.clone());
     }

@@ -9,6 +9,7 @@ use crate::admin::tests::{Told, serving};
 use crate::config::{Config, Dns, Host};
 use crate::discovery::Resolver;
 use crate::discovery::tests::dns::server_of;
+use crate::pool::{Health, HeldBack};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +63,8 @@ async fn why_the_running_proxy_cannot_be_asked_is_said_with_the_remedy() {
 fn busy() -> Status {
     let up = |address: &str| EndpointStatus {
         address: address.to_owned(),
-        membership: "active".to_owned(),
-        health: "up".to_owned(),
+        health: Health::Up,
+        usable: true,
         since_seconds: 4000.0,
         weight: 1.0,
         score: Some(3.0),
@@ -74,13 +75,21 @@ fn busy() -> Status {
     };
     let refusing = EndpointStatus {
         suspect: true,
-        held_back: "suspect".to_owned(),
+        usable: false,
+        held_back: Some(HeldBack::Suspect),
         score: None,
         reason: "refused".to_owned(),
         failures: 3,
         ..up("172.18.0.104:8080")
     };
-    let cold = EndpointStatus { next: true, window: Some(4), in_flight: 0, score: Some(1.0), ..up("172.18.0.5:8080") };
+    let cold = EndpointStatus {
+        next: true,
+        window: Some(4),
+        in_flight: 0,
+        score: Some(1.0),
+        since_seconds: 4.0,
+        ..up("172.18.0.5:8080")
+    };
     let upstream = UpstreamStatus {
         name: "db-checker".to_owned(),
         address: "db-checker:8080".to_owned(),
@@ -130,8 +139,42 @@ fn the_table_is_aligned_and_tells_who_is_next_and_who_is_not_and_why() {
     assert!(lines[head + 3].contains('▸') && lines[head + 3].contains("warming up") && lines[head + 3].contains("0/4"));
     assert!(text.contains("up 3 h 12 min") && text.contains("reloaded 1 min 5 s ago"), "\n{text}");
     assert!(text.contains("2 of 3 replicas usable") && text.contains("7 waiting"), "\n{text}");
+    assert!(text.contains("0 requests in flight"), "\n{text}");
     assert!(text.contains("event 19") && !text.contains("event 9\n"), "the last events, not all\n{text}");
     assert!(lines.iter().all(|line| line.chars().count() < 160), "\n{text}");
+}
+
+// U4
+#[test]
+fn nothing_is_green_while_nothing_is_answered() {
+    let mut status = busy();
+    let upstream = &mut status.upstreams[0];
+    upstream.endpoints.remove(1);
+    for endpoint in &mut upstream.endpoints {
+        endpoint.usable = false;
+        endpoint.no_answer_seconds = Some(4.2);
+    }
+    upstream.judge(Some(Duration::from_millis(4300)));
+    let text = table::draw(&status, Paint::new(true));
+    assert!(text.contains("\x1b[31m0 of 2 replicas usable"), "{text}");
+    assert!(text.contains("\x1b[31mno answer for 4.3 s"), "{text}");
+    assert!(text.contains("\x1b[31mno answer\x1b") && text.contains("no answer for 4.2 s"), "{text}");
+    let replicas = text.lines().skip_while(|line| !line.contains("REPLICA"));
+    assert!(replicas.take(3).all(|line| !line.contains("\x1b[32m")), "{text}");
+}
+
+// U12
+#[test]
+fn a_replica_of_a_quiet_app_is_not_warming_up_for_ever() {
+    let drawn = |since_seconds, in_flight| {
+        let mut status = busy();
+        let endpoint = &mut status.upstreams[0].endpoints[2];
+        (endpoint.since_seconds, endpoint.in_flight) = (since_seconds, in_flight);
+        table::draw(&status, Paint::new(false)).contains("warming up")
+    };
+    assert!(drawn(4.0, 0), "it came up just now");
+    assert!(!drawn(3600.0, 1), "it was never full for an hour");
+    assert!(drawn(3600.0, 4), "its window holds requests back");
 }
 
 #[test]

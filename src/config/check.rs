@@ -110,6 +110,8 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
     let client_idle = s.take("client_idle", duration(limits::TIMEOUT)).unwrap_or(default.client_idle);
     let max_connections = s.take("max_connections", integer(limits::MANY)).map_or(default.max_connections, count);
 
+    let log_query = s.take("log_query", boolean).unwrap_or(default.log_query);
+
     if let Some(value) = variable(reader.env, "PORT") {
         match port(&value) {
             Ok(port) => listen.set_port(port),
@@ -159,6 +161,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         body_idle,
         client_idle,
         max_connections,
+        log_query,
     }
 }
 

@@ -176,6 +176,8 @@ pub struct Server {
     pub client_idle: Duration,
     /// Client connections at once; 0: from the descriptor limit.
     pub max_connections: usize,
+    /// Whether the log and `/status` show the queries of requests' targets.
+    pub log_query: bool,
 }
 
 impl Default for Server {
@@ -193,6 +195,8 @@ impl Default for Server {
             body_idle: Duration::from_secs(30),
             client_idle: Duration::from_secs(60),
             max_connections: 0,
+            // Queries hold tokens and personal data, and logs are kept and sent on.
+            log_query: false,
         }
     }
 }

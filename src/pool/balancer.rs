@@ -129,6 +129,13 @@ pub fn pick(
     best
 }
 
+/// All candidates that [`pick`] would choose among, by index: those with the lowest score below their limit.
+pub fn lowest(candidates: &[Candidate], bound: Bound, counts: &[u32]) -> Vec<usize> {
+    let open = || candidates.iter().zip(counts).enumerate().filter(|(_, (c, count))| **count < c.bound(bound));
+    let best = open().map(|(_, (c, count))| c.score(*count)).fold(f64::INFINITY, f64::min);
+    open().filter(|(_, (c, count))| c.score(**count) <= best).map(|(index, _)| index).collect()
+}
+
 /// Which of the equals takes over from the `winner`-th. In reservoir sampling the k-th takes over with probability 1/k,
 /// so nobody up to the m-th does with probability `winner / m`: one random number a takeover, instead of one for each of
 /// 300 idle replicas (Vitter 1985, "Random sampling with a reservoir": skip, do not toss).

@@ -9,6 +9,7 @@ use super::health::Condition;
 use super::membership::Missing;
 use super::suspicion::Suspicion;
 use super::window::{Borne, Window};
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -17,23 +18,56 @@ use std::time::{Duration, Instant};
 pub struct EndpointId(pub u64);
 
 /// Whether DNS lists the address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Membership {
     /// Listed.
+    #[default]
     Active,
     /// Gone from the answers: running requests finish, no new ones come.
     Draining,
 }
 
 /// Whether the address works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Never passed a probe.
+    #[default]
     Unproven,
     /// Works.
     Up,
     /// Worked once, does not now.
     Down,
+}
+
+/// Why an endpoint gets no requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldBack {
+    /// DNS no longer lists it.
+    Draining,
+    /// It may be another app by now.
+    Suspect,
+    /// It never passed a probe.
+    Unproven,
+    /// It does not work, and others do.
+    Down,
+    /// It fails where the others answer.
+    Ejected,
+}
+
+impl HeldBack {
+    /// In a word.
+    pub fn text(self) -> &'static str {
+        match self {
+            HeldBack::Draining => "draining",
+            HeldBack::Suspect => "suspect",
+            HeldBack::Unproven => "unproven",
+            HeldBack::Down => "down",
+            HeldBack::Ejected => "ejected",
+        }
+    }
 }
 
 /// One line of the operator's table.
@@ -55,14 +89,14 @@ pub struct EndpointView {
     pub suspect: bool,
     /// Ejected until then.
     pub ejected_until: Option<Instant>,
-    /// The factor on its in-flight count; 1 unless it is certainly slow.
+    /// The factor on its in-flight count, as [`super::Candidate::weight`].
     pub weight: f64,
     /// Requests it may have in flight while cold; `None` when warm.
     pub window: Option<u32>,
     /// Geometric mean of the time to first byte, if known.
     pub mean: Option<Duration>,
-    /// Why it is not picked now, in a word or two; empty if it may be.
-    pub held_back: &'static str,
+    /// Why it is not picked now; `None` if it may be.
+    pub held_back: Option<HeldBack>,
 }
 
 /// All the pool knows of one replica. Few hundred bytes; nothing in it grows.
@@ -145,15 +179,15 @@ impl Endpoint {
         self.ejection.on_trial(now) || self.condition.is_unreachable()
     }
 
-    /// What keeps it from standing better, in a word.
-    pub(super) fn hindrance(&self, now: Instant) -> &'static str {
+    /// What keeps it from standing better.
+    pub(super) fn hindrance(&self, now: Instant) -> Option<HeldBack> {
         match (self.membership, self.condition.health) {
-            (Membership::Draining, _) => "draining",
-            _ if self.suspicion.is_some() => "suspect",
-            (_, Health::Unproven) => "unproven",
-            (_, Health::Down) => "down",
-            (_, Health::Up) if self.ejection.until(now).is_some() => "ejected",
-            (_, Health::Up) => "",
+            (Membership::Draining, _) => Some(HeldBack::Draining),
+            _ if self.suspicion.is_some() => Some(HeldBack::Suspect),
+            (_, Health::Unproven) => Some(HeldBack::Unproven),
+            (_, Health::Down) => Some(HeldBack::Down),
+            (_, Health::Up) if self.ejection.until(now).is_some() => Some(HeldBack::Ejected),
+            (_, Health::Up) => None,
         }
     }
 

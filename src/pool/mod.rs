@@ -31,8 +31,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use window::Borne;
 
-pub use balancer::{Bound, Candidate, pick};
-pub use endpoint::{EndpointId, EndpointView, Health, Membership};
+pub use balancer::{Bound, Candidate, lowest, pick};
+pub use endpoint::{EndpointId, EndpointView, Health, HeldBack, Membership};
 pub use suspicion::{Break, HANDOVER};
 pub use window::Load;
 
@@ -304,7 +304,7 @@ impl Pool {
                 weight: weight.factor,
                 window: endpoint.window.limit(),
                 mean: endpoint.estimate.mean(),
-                held_back: if picked { "" } else { endpoint.hindrance(now) },
+                held_back: if picked { None } else { endpoint.hindrance(now) },
             }
         };
         self.endpoints.iter().map(view).collect()

@@ -95,6 +95,7 @@ impl Exchange<'_> {
             }
         } else {
             let framing = self.head.framing();
+            lease.set_transfer(true);
             Inbound::Sending(Box::pin(body::upload(inflow, &mut writer, self.request, framing, replay, patience)))
         };
 
@@ -129,6 +130,7 @@ impl Exchange<'_> {
                     caller.writer.keep_alive();
                 }
                 let patience = Patience { write: patience, pause };
+                lease.set_transfer(true);
                 let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await;
                 used = clock::now();
                 passed
@@ -172,7 +174,10 @@ impl Exchange<'_> {
                 std::future::poll_fn(|cx| {
                     loop {
                         match inbound.poll(cx) {
-                            Poll::Ready(Sign::Sent | Sign::Refused) => sent_at = Some(clock::now()),
+                            Poll::Ready(Sign::Sent | Sign::Refused) => {
+                                sent_at = Some(clock::now());
+                                lease.set_transfer(false);
+                            }
                             Poll::Ready(Sign::Failed(error)) => return Poll::Ready(Event::Client(Some(error))),
                             Poll::Ready(Sign::Gone) => return Poll::Ready(Event::Client(None)),
                             Poll::Pending => break,
@@ -339,6 +344,8 @@ impl Exchange<'_> {
             drop(self.upstream.check(lease, now));
         }
         attempts.status = 0;
+        // For the log: it is this one that did not see it through.
+        attempts.note(lease.id(), lease.endpoint().address());
         match error {
             DownloadError::ClientGone => End::Gone,
             DownloadError::ClientSlow | DownloadError::UploadFailed => End::Cut(None),

@@ -6,6 +6,7 @@ use super::fields::Framing;
 use super::guard::Guard;
 use super::head::{self, HEAD_READ, HeadError};
 use super::inflow::Inflow;
+use super::log;
 use super::request::{RequestHead, Rewrite};
 use super::seat::Seat;
 use super::socket::{self, Reader, Writer};
@@ -32,9 +33,6 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// A client that speaks another protocol is logged this often: it tries again and again.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(60);
-
-/// Bytes of a target that the log shows.
-const LOGGED: usize = 200;
 
 /// A buffer grown beyond this by one large head is given back.
 const BUFFER_KEPT: usize = 8 * 1024;
@@ -198,42 +196,54 @@ impl Client {
         };
         if let Some(problem) = failed {
             upstream.metrics().failures.add(problem.token());
-            upstream.failures().add(upstream.name(), self.failure(problem, head, &attempts));
+            upstream.failures().add(upstream.name(), self.failure(problem, head, &attempts, began, limits.log_query));
         }
-        let took = |end: Instant| end.saturating_duration_since(began);
+        let ended = |status: u16| {
+            let took = clock::now().saturating_duration_since(began);
+            upstream.metrics().request(worker::index(), status, took);
+            log::request(upstream.name(), self.peer, head, limits.log_query, status, took, &attempts);
+        };
         let closes = config.on_failure == OnFailure::Close;
         match end {
             // What a direct dial would have met: the end of the connection.
             End::Problem(problem) if problem.is_upstream() && closes => {
-                upstream.metrics().request(worker::index(), 0, took(clock::now()));
+                ended(0);
                 End::Gone
             }
             End::Problem(problem) => {
-                upstream.metrics().request(worker::index(), problem.status(), took(clock::now()));
+                ended(problem.status());
                 let whole = inflow.at_hand(true).is_some() && head.keeps_alive() && !head.is_http_1_0();
                 let keep = problem.spares_connection() && whole && !proxy.is_draining();
                 self.answer(&problem, is_head, keep).await
             }
             End::Rerouted => End::Rerouted,
             end => {
-                upstream.metrics().request(worker::index(), attempts.status, took(clock::now()));
+                ended(attempts.status);
                 end
             }
         }
     }
 
     /// A failed request, for the log.
-    fn failure(&self, problem: &Problem, head: &RequestHead<'_>, attempts: &Attempts) -> Failure {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LOGGED)]).into_owned();
+    fn failure(
+        &self,
+        problem: &Problem,
+        head: &RequestHead<'_>,
+        attempts: &Attempts,
+        began: Instant,
+        log_query: bool,
+    ) -> Failure {
+        let at = clock::now();
         Failure {
-            at: clock::now(),
+            at,
+            took: at.saturating_duration_since(began),
             problem: problem.clone(),
             endpoints: attempts.endpoints.clone(),
             waited: attempts.waited,
             client: self.peer,
-            method: text(head.method()),
-            target: text(head.target()),
-            traceparent: head.traceparent().map(text),
+            method: log::excerpt(head.method()),
+            target: log::target(head.target(), log_query),
+            traceparent: head.traceparent().map(log::excerpt),
         }
     }
 

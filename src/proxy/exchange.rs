@@ -80,8 +80,12 @@ pub(super) struct Upgraded {
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     pub(super) tried: Vec<EndpointId>,
-    /// Who was tried, for the log.
+    /// Who was tried in vain, for the log.
     pub(super) endpoints: Vec<SocketAddr>,
+    /// Attempts begun, connects that failed included.
+    pub(super) made: u32,
+    /// The replica that it was last sent to.
+    pub(super) replica: Option<SocketAddr>,
     pub(super) count: Tried,
     /// In the queue, and in connects that failed.
     pub(super) waited: Duration,
@@ -128,6 +132,7 @@ impl Exchange<'_> {
                     },
                 },
             };
+            attempts.made += 1;
             let mut failed = match self.link(lease, attempts, now).await {
                 Err(failed) => {
                     attempts.waited += clock::now().saturating_duration_since(now);
@@ -135,6 +140,7 @@ impl Exchange<'_> {
                 }
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
+                    attempts.replica = Some(address);
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {

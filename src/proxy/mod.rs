@@ -29,6 +29,7 @@ mod head;
 mod inbound;
 mod inflow;
 mod kept;
+mod log;
 mod mend;
 mod request;
 mod response;

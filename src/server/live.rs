@@ -10,7 +10,7 @@ use crate::failure;
 use crate::probe;
 use crate::proxy::{Proxy, Table};
 use crate::route::Router;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt::Write as _;
@@ -76,6 +76,7 @@ impl Live {
     fn start_loops(&self, upstream: &Arc<Upstream>) {
         tokio::spawn(discovery::run(upstream.clone(), self.resolver.clone(), self.own.clone()));
         tokio::spawn(failure::flush_loop(upstream.clone()));
+        tokio::spawn(upstream::watch(upstream.clone()));
         tokio::spawn(probe::run(upstream.clone(), Arc::new(probe::Prober::new(self.instance.clone()))));
     }
 
@@ -159,12 +160,8 @@ impl Live {
     pub(super) fn summary(&self) -> String {
         let mut text = String::new();
         for upstream in &self.config.load().upstreams {
-            let host = match &upstream.host {
-                config::Host::Name(name) => name.clone(),
-                config::Host::Address(address) => address.to_string(),
-            };
-            let _ =
-                write!(text, "{}{}={host}:{}", if text.is_empty() { "" } else { " " }, upstream.name, upstream.port);
+            let gap = if text.is_empty() { "" } else { " " };
+            let _ = write!(text, "{gap}{}={}:{}", upstream.name, upstream.host, upstream.port);
         }
         text
     }

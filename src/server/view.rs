@@ -6,7 +6,7 @@ use crate::admin::status::{
 };
 use crate::admin::{Metrics, Source, Status};
 use crate::clock;
-use crate::config::{self, Host, OnFailure};
+use crate::config::{self, OnFailure};
 use crate::failure::Failure;
 use crate::upstream::Upstream;
 use std::sync::Arc;
@@ -63,30 +63,35 @@ impl Source for Live {
 fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -> UpstreamStatus {
     let live = upstream.endpoints();
     let views = upstream.apply(|pool, now| pool.endpoints(now));
-    let mut endpoints: Vec<_> = views
+    // Published by now: the pool was asked for its view just before.
+    let choices = upstream.choices();
+    let endpoints = views
         .iter()
-        .map(|view| EndpointStatus::new(view, live.get(&view.id).map(|e| e.live()).unwrap_or_default(), now))
+        .map(|view| {
+            let choice = choices.iter().find(|choice| choice.candidate.id == view.id);
+            EndpointStatus::new(view, choice, live.get(&view.id).map(|e| e.live(now)).unwrap_or_default(), now)
+        })
         .collect();
-    EndpointStatus::mark_next(&mut endpoints);
-    let host = match &config.host {
-        Host::Name(name) => name.clone(),
-        Host::Address(address) => address.to_string(),
-    };
-    UpstreamStatus {
+    let mut status = UpstreamStatus {
         name: upstream.name().to_string(),
-        address: format!("{host}:{}", config.port),
+        address: format!("{}:{}", config.host, config.port),
         on_failure: match config.on_failure {
             OnFailure::Respond => "respond",
             OnFailure::Close => "close",
         }
         .to_owned(),
         waiting: upstream.waiting(),
+        healthy: false,
+        no_answer_seconds: None,
         outage_seconds: upstream.outage_since().map(|since| ago(since, now)),
+        dns_answer_seconds_ago: upstream.metrics().dns.last_usable().map(|at| ago(at, now)),
         dns: upstream.metrics().dns.last().map(|answer| DnsStatus::new(&answer, now)),
         endpoints,
         timeline: upstream.timeline().iter().map(|(at, event)| Occurrence::new(*at, event, now)).collect(),
         failures: upstream.failures().recent().iter().map(|failure| failed(failure, now)).collect(),
-    }
+    };
+    status.judge(upstream.silent_for(now));
+    status
 }
 
 fn failed(failure: &Failure, now: Instant) -> FailedRequest {
@@ -95,6 +100,7 @@ fn failed(failure: &Failure, now: Instant) -> FailedRequest {
         reason: failure.problem.token().to_owned(),
         text: failure.problem.text().to_owned(),
         endpoints: failure.endpoints.iter().map(ToString::to_string).collect(),
+        took_seconds: seconds(failure.took),
         waited_seconds: seconds(failure.waited),
         client: failure.client.to_string(),
         method: failure.method.clone(),

@@ -2,12 +2,14 @@
 
 use super::Upstream;
 use super::check::Checks;
+use super::silence::Silence;
 use crate::admin::status::Live;
 use crate::pool::{EndpointId, Load};
 use crate::proxy::{Connection, Kept};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// One replica's live part.
 #[derive(Debug)]
@@ -17,24 +19,29 @@ pub struct Endpoint {
     in_flight: AtomicU32,
     /// Upgraded connections and event streams: long, and no sign of load.
     streams: AtomicU32,
+    /// Of those in flight, those whose body is on its way: none of them waits for an answer.
+    transfers: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
     /// Declared down while requests may be waiting on it.
     down: AtomicBool,
+    pub(super) silence: Silence,
     kept: Kept<Connection>,
     pub(super) checks: Checks,
 }
 
 impl Endpoint {
-    pub(super) fn new(id: EndpointId, address: SocketAddr, workers: usize) -> Self {
+    pub(super) fn new(id: EndpointId, address: SocketAddr, workers: usize, now: Instant) -> Self {
         Endpoint {
             id,
             address,
             in_flight: AtomicU32::new(0),
             streams: AtomicU32::new(0),
+            transfers: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             down: AtomicBool::new(false),
+            silence: Silence::new(now),
             kept: Kept::new(workers),
             checks: Checks::default(),
         }
@@ -56,13 +63,14 @@ impl Endpoint {
     }
 
     /// What is live of it, for the operator.
-    pub fn live(&self) -> Live {
+    pub fn live(&self, now: Instant) -> Live {
         Live {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             streams: self.streams.load(Ordering::Relaxed),
             idle_connections: self.kept.count(),
             requests: self.requests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            silent_for: self.silent_for(now),
         }
     }
 
@@ -73,6 +81,17 @@ impl Endpoint {
     /// Says whether it is declared down while requests may be waiting on it.
     pub(super) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// Notes an answer.
+    pub(super) fn answered(&self, now: Instant) {
+        self.silence.end(now);
+    }
+
+    /// Requests that wait for an answer of it.
+    pub(super) fn unanswered(&self) -> u32 {
+        let transfers = self.transfers.load(Ordering::Relaxed);
+        self.in_flight.load(Ordering::Relaxed).saturating_sub(transfers)
     }
 
     /// Counts a request that it did not answer.
@@ -94,6 +113,7 @@ pub struct Lease {
     load: Load,
     cold: bool,
     stream: bool,
+    transfer: bool,
 }
 
 impl Lease {
@@ -107,6 +127,7 @@ impl Lease {
             load,
             cold,
             stream: false,
+            transfer: false,
         }
     }
 
@@ -143,10 +164,26 @@ impl Lease {
 
     /// From here on it is a long stream, no longer a request in flight.
     pub fn become_stream(&mut self) {
+        self.set_transfer(false);
         if !self.stream {
             self.stream = true;
             self.endpoint.streams.fetch_add(1, Ordering::Relaxed);
             self.release();
+        }
+    }
+
+    /// Whether a body is on its way, so that no answer is waited for. Only bodies that are not at hand as a whole take long
+    /// enough to matter, so that small requests pay nothing for it.
+    pub fn set_transfer(&mut self, transfer: bool) {
+        if self.transfer == transfer || self.stream {
+            return;
+        }
+        self.transfer = transfer;
+        let transfers = &self.endpoint.transfers;
+        if transfer {
+            transfers.fetch_add(1, Ordering::Relaxed);
+        } else {
+            transfers.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -159,6 +196,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.set_transfer(false);
         if self.stream {
             self.endpoint.streams.fetch_sub(1, Ordering::Relaxed);
         } else {

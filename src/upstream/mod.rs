@@ -8,9 +8,12 @@
 //! Locks are taken in the order batch, pool, endpoints. The queue's is taken under the batch's or none. Dropping a lease takes
 //! the queue's lock, so none is dropped under that.
 
+mod budget;
 mod check;
+mod choice;
 mod lease;
 mod queue;
+mod silence;
 mod take;
 
 use crate::admin::metrics::UpstreamMetrics;
@@ -22,10 +25,13 @@ use crate::pool::{Bound, Candidate, EndpointId, Event, EventKind, Health, Load, 
 use crate::worker;
 use arc_swap::ArcSwap;
 pub use check::Fate;
+pub use choice::Choice;
 pub use lease::{Endpoint, Lease};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 pub use queue::Refusal;
 use queue::WaitQueue;
+use silence::Silence;
+pub use silence::watch;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -61,6 +67,8 @@ pub struct Upstream {
     /// Requests since the budget last heard of them.
     uncounted: AtomicU32,
     queue: Arc<WaitQueue<Lease>>,
+    /// When nobody waited, and when an endpoint that is forgotten last answered.
+    silence: Silence,
     timeline: Mutex<VecDeque<(Instant, Event)>>,
     failures: Failures,
     metrics: Arc<UpstreamMetrics>,
@@ -110,6 +118,7 @@ impl Upstream {
             budget: Mutex::new(Budget::new(now)),
             uncounted: AtomicU32::new(0),
             queue: Arc::default(),
+            silence: Silence::new(now),
             timeline: Mutex::default(),
             failures: Failures::default(),
             metrics: Arc::new(UpstreamMetrics::new(workers)),
@@ -284,32 +293,12 @@ impl Upstream {
         self.queue.serve(|tried| self.acquire(tried));
     }
 
-    /// Counts a request towards the retries that are allowed.
-    pub fn count_request(&self) {
-        self.uncounted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes one retry from the budget; false if it is spent.
-    pub fn withdraw_retry(&self, now: Instant) -> bool {
-        self.budget(now).withdraw()
-    }
-
-    /// Whether a retry could be taken from the budget.
-    pub fn has_retry(&self, now: Instant) -> bool {
-        self.budget(now).has_one()
-    }
-
-    /// The budget as it is by now.
-    fn budget(&self, now: Instant) -> MutexGuard<'_, Budget> {
-        let mut budget = self.budget.lock();
-        budget.refill(self.uncounted.swap(0, Ordering::Relaxed), now);
-        budget
-    }
-
     /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.
     pub fn record(self: &Arc<Self>, lease: &Lease, outcome: Outcome, now: Instant) {
-        if !matches!(outcome, Outcome::Answered { .. } | Outcome::Abandoned) {
-            lease.endpoint().failed();
+        match outcome {
+            Outcome::Answered { .. } => lease.endpoint().answered(now),
+            Outcome::Abandoned => {}
+            _ => lease.endpoint().failed(),
         }
         let ordinary = matches!(outcome, Outcome::Answered { status, .. } if status < 500) && !lease.is_cold();
         let batch = &self.batches[worker::index().min(self.batches.len() - 1)];
@@ -332,7 +321,7 @@ impl Upstream {
         let old = self.snapshot.load();
         let same = candidates.len() == old.candidates.len()
             && candidates.iter().zip(&old.candidates).all(|(new, old)| new.id == old.id);
-        let endpoints = if same { old.endpoints.clone() } else { self.live_parts(&candidates) };
+        let endpoints = if same { old.endpoints.clone() } else { self.live_parts(&candidates, now) };
         self.judge_departed(pool, &candidates, now);
         let empty_since = candidates.is_empty().then(|| old.empty_since.unwrap_or(now));
         drop(old);
@@ -346,10 +335,10 @@ impl Upstream {
     }
 
     /// The live parts of `candidates`, made where there are none yet.
-    fn live_parts(&self, candidates: &[Candidate]) -> Vec<Arc<Endpoint>> {
+    fn live_parts(&self, candidates: &[Candidate], now: Instant) -> Vec<Arc<Endpoint>> {
         let mut known = self.endpoints.lock();
         let live = candidates.iter().map(|c| {
-            let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len()));
+            let new = || Arc::new(Endpoint::new(c.id, c.address, self.batches.len(), now));
             let endpoint = known.entry(c.id).or_insert_with(new);
             endpoint.set_down(false);
             endpoint.clone()
@@ -373,7 +362,11 @@ impl Upstream {
             let view = views.iter().find(|v| v.id == *id);
             let down = view.is_none_or(|v| v.health == Health::Down || v.suspect);
             endpoint.set_down(down);
-            view.is_some() || endpoint.busy() > 0
+            let stays = view.is_some() || endpoint.busy() > 0;
+            if !stays {
+                self.remember_answer(endpoint);
+            }
+            stays
         });
     }
 

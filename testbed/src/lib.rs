@@ -56,7 +56,7 @@ pub use nix::sys::signal::Signal;
 pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
-pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM};
+pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM, sum};
 pub use verdict::Verdict;
 pub use wire::{Cut, Ending, Head, Response, Wire};
 

@@ -302,7 +302,9 @@ fn fetch(from: SocketAddr, target: &str) -> io::Result<Response> {
     wire.response().map_err(|cut| io::Error::other(format!("no whole response: {cut:?}")))
 }
 
-fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+/// The sum of all samples of a metric on a page whose labels contain each of `labels` (as `upstream="app"`); 0 where there
+/// is none.
+pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let sample = |line: &str| {
         let rest = line.strip_prefix(name)?;
         let (found, value) = match rest.strip_prefix('{') {

@@ -31,6 +31,8 @@ macro_rules! on_every_testbed {
 
 mod admission;
 mod ailing;
+mod answers;
+mod bounds;
 mod chain;
 mod churn;
 mod clients;
@@ -45,10 +47,13 @@ mod hangups;
 mod images;
 mod limits;
 mod manifests;
+mod metrics;
+mod operator;
 mod process;
 mod reload;
 mod replicas;
 mod scaling;
+mod silence;
 mod speed;
 mod swarm;
 mod uploads;
@@ -111,6 +116,17 @@ impl<N: Network> Bed<N> {
         wire.send(request);
         wire.response().unwrap_or_else(|cut| panic!("no whole response: {cut:?}\n{}", self.proxy.output()))
     }
+}
+
+/// `evenkeel` with these arguments, in the environment of this running proxy.
+fn command(proxy: &Proxy, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command
+        .args(arguments)
+        .env("EVENKEEL_CONFIG", proxy.config_path())
+        .env("HOST", proxy.address().ip().to_string())
+        .env("PORT", proxy.address().port().to_string());
+    command
 }
 
 /// What a replica that has nothing to say says.

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use testbed::{App, Ending, Head, Loopback, Network, Signal, Wire, eventually};
 
 /// A replica whose kernel drops every SYN once it is told to: nobody accepts, and the queue is full.
-struct DeafReplica {
+pub(crate) struct DeafReplica {
     address: SocketAddr,
     deaf: Arc<AtomicBool>,
     queued: Vec<TcpStream>,
 }
 
 impl DeafReplica {
-    fn new(network: &Loopback) -> DeafReplica {
+    pub(crate) fn new(network: &Loopback) -> DeafReplica {
         let address = SocketAddr::from((network.free_address(), network.port()));
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&address.into()).unwrap();
@@ -41,7 +41,7 @@ impl DeafReplica {
     }
 
     /// From now on connects hang.
-    fn turn_deaf(&mut self) {
+    pub(crate) fn turn_deaf(&mut self) {
         self.deaf.store(true, Ordering::Relaxed);
         let full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::TimedOut;
         loop {

@@ -56,7 +56,7 @@ fn a_key_left_out_of_the_shipped_file_means_the_same() {
         assert_eq!(good(&without.join("\n")), whole, "without {line}");
         tried += 1;
     }
-    assert_eq!(tried, 27, "the shipped file has as many keys at their defaults");
+    assert_eq!(tried, 28, "the shipped file has as many keys at their defaults");
 }
 
 // P12
@@ -260,6 +260,13 @@ fn the_host_that_replicas_see_is_the_clients_the_upstreams_or_a_literal() {
     let config = good("[upstream.a]\naddress = \"[fd00::2]:80\"\nhost = \"upstream\"");
     assert_eq!(config.upstreams[0].host_header, HostHeader::Replace("[fd00::2]".try_into().unwrap()));
     assert_eq!(config.upstreams[0].probe.host, "[fd00::2]");
+}
+
+// D21
+#[test]
+fn queries_are_logged_only_where_the_file_says_so() {
+    assert!(!good(SHIPPED).server.log_query);
+    assert!(good(&web("[server]\nlog_query = true")).server.log_query);
 }
 
 #[test]

@@ -162,14 +162,14 @@ impl Churn {
             assert_eq!(view.membership, Membership::Active);
             assert_ne!(view.health, Health::Unproven);
             assert!(!view.suspect);
-            assert_eq!(view.held_back, "");
+            assert_eq!(view.held_back, None);
             assert_ne!(candidate.address.ip(), ip(0), "the proxy itself");
             assert!(candidate.limit >= 1 && candidate.limit <= candidate.ceiling);
             assert!(candidate.weight >= 1.0 && candidate.weight.is_finite());
         }
         for view in &views {
             let picked = candidates.iter().any(|c| c.id == view.id);
-            assert_eq!(picked, view.held_back.is_empty(), "{view:?}");
+            assert_eq!(picked, view.held_back.is_none(), "{view:?}");
         }
         let up = views.iter().filter(working).count();
         let out = views.iter().filter(working).filter(|view| view.ejected_until.is_some()).count();

@@ -16,7 +16,7 @@ fn black_hole_of_two_replicas_is_ejected_within_32_answers() {
     rounds(&mut story, 16, &[(1, 500), (2, 200)]);
     assert_eq!(story.usable(), [2]);
     assert_eq!(story.events(), [(1, EventKind::Ejected(Duration::from_secs(5)))]);
-    assert_eq!(story.view(1).held_back, "ejected");
+    assert_eq!(story.view(1).held_back, Some(HeldBack::Ejected));
     story.probe(1, &ProbeResult::Passed);
     assert_eq!(story.usable(), [2], "a probe does not end it");
 }

@@ -34,7 +34,7 @@ fn new_address_is_probed_at_once_and_gets_traffic_only_after_it_passed() {
     let mut story = Story::new();
     story.answer(&[1]);
     assert!(story.usable().is_empty());
-    assert_eq!(story.view(1).held_back, "unproven");
+    assert_eq!(story.view(1).held_back, Some(HeldBack::Unproven));
     assert_eq!(story.probes_due(), [1]);
     assert!(story.probes_due().is_empty(), "probed twice at once");
     story.probe(1, &ProbeResult::Passed);
@@ -87,7 +87,7 @@ fn address_missing_from_two_answers_drains_and_is_forgotten_when_its_requests_ar
     story.next_answer(&[1]);
     assert_eq!(story.usable(), [1]);
     assert_eq!(story.events(), [(2, EventKind::Draining)]);
-    assert_eq!(story.view(2).held_back, "draining");
+    assert_eq!(story.view(2).held_back, Some(HeldBack::Draining));
     story.idle(ms(60_000));
     assert!(story.knows(2), "forgotten with a request in flight");
     story.in_flight.clear();

@@ -14,7 +14,7 @@ fn replica_that_refuses_or_breaks_and_accepts_no_more_gets_no_traffic_at_once() 
         hit(&mut story);
         assert!(story.pool.dirty(story.now));
         assert_eq!(story.usable(), [2]);
-        assert_eq!(story.view(1).held_back, "suspect");
+        assert_eq!(story.view(1).held_back, Some(HeldBack::Suspect));
         assert!(matches!(story.events()[..], [(1, EventKind::Suspect(_))]));
     }
 }

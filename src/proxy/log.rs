@@ -1,0 +1,82 @@
+//! What the log says of a request.
+//!
+//! A query may hold secrets (tokens, signed URLs, personal data), and so may a URL's user information, so neither is
+//! shown unless `log_query` asks for the query.
+
+use super::exchange::Attempts;
+use super::request::RequestHead;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tracing::Level;
+
+/// Bytes of a target, and of any other part of a head, that the log shows.
+const LOGGED: usize = 200;
+
+/// A part of a head, cut to a sane length.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(LOGGED)]).into_owned()
+}
+
+/// A request's target, with its query if the operator wants it.
+pub(super) fn target(target: &[u8], log_query: bool) -> String {
+    let query = memchr::memchr(b'?', target).filter(|_| !log_query);
+    let shown = &target[..query.unwrap_or(target.len())];
+    let authority = memchr::memmem::find(shown, b"://").map(|at| at + 3);
+    let mut text = match authority {
+        Some(start) => {
+            let end = memchr::memchr(b'/', &shown[start..]).map_or(shown.len(), |length| start + length);
+            let host = memchr::memrchr(b'@', &shown[start..end]).map_or(start, |at| start + at + 1);
+            excerpt(&[&shown[..start], &shown[host..]].concat())
+        }
+        None => excerpt(shown),
+    };
+    if query.is_some() {
+        text.push_str("?…");
+    }
+    text
+}
+
+/// One line for each request, for `RUST_LOG=debug`. Costs a look at a flag where it is off. `status` is 0 where the client
+/// got no answer.
+pub(super) fn request(
+    upstream: &str,
+    client: SocketAddr,
+    head: &RequestHead<'_>,
+    log_query: bool,
+    status: u16,
+    took: Duration,
+    attempts: &Attempts,
+) {
+    if tracing::enabled!(Level::DEBUG) {
+        tracing::debug!(
+            upstream,
+            endpoint = attempts.replica.map(tracing::field::display),
+            status,
+            ?took,
+            attempts = attempts.made,
+            %client,
+            method = excerpt(head.method()),
+            target = target(head.target(), log_query),
+            "request"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // D21, P14
+    #[test]
+    fn a_target_is_shown_without_its_query_unless_it_is_asked_for() {
+        let shown = |raw: &str, log_query| target(raw.as_bytes(), log_query);
+        assert_eq!(shown("/ping?token=s3cret", false), "/ping?…");
+        assert_eq!(shown("/ping?token=s3cret", true), "/ping?token=s3cret");
+        assert_eq!(shown("/ping", false), "/ping");
+        assert_eq!(shown("/?", false), "/?…");
+        assert_eq!(shown("http://me:s3cret@app.test/a@b?c", false), "http://app.test/a@b?…");
+        assert_eq!(shown("http://me:s3cret@app.test", true), "http://app.test");
+        assert_eq!(shown("*", false), "*");
+        assert_eq!(shown(&format!("/{}?x", "a".repeat(300)), false).chars().count(), LOGGED + 2);
+    }
+}
