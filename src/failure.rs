@@ -53,8 +53,9 @@ struct Rate {
 }
 
 impl Failures {
-    /// Remembers a failure and says so, unless it was said often enough this second.
-    pub fn add(&self, upstream: &str, failure: Failure) {
+    /// Remembers a failure and says so, unless it was said often enough this second. `unusable` tells why replicas get no
+    /// requests; it is asked only for a line.
+    pub fn add(&self, upstream: &str, failure: Failure, unusable: impl FnOnce() -> String) {
         self.flush(upstream, failure.at);
         let reason = failure.problem.token();
         let say = {
@@ -69,10 +70,12 @@ impl Failures {
             }
         };
         if say {
+            let unusable = Some(unusable()).filter(|why| !why.is_empty());
             warn!(
                 upstream,
                 reason,
                 endpoints = ?failure.endpoints,
+                unusable,
                 took = ?failure.took,
                 waited = ?failure.waited,
                 client = %failure.client,
@@ -111,7 +114,7 @@ impl Failures {
 pub async fn flush_loop(upstream: std::sync::Arc<crate::upstream::Upstream>) {
     while !upstream.is_closed() {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        upstream.failures().flush(upstream.name(), clock::now());
+        upstream.flush_logs(clock::now());
     }
 }
 
@@ -138,7 +141,7 @@ mod tests {
         let failures = Failures::default();
         let now = clock::now();
         for _ in 0..1000 {
-            failures.add("u", failure(now));
+            failures.add("u", failure(now), String::new);
         }
         let counts = |failures: &Failures| failures.rates.lock().get("connection_refused").map(|r| (r.lines, r.unsaid));
         assert_eq!(counts(&failures), Some((LINES, 990)));

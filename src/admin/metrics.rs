@@ -154,21 +154,7 @@ impl UpstreamMetrics {
 
     /// A change of state, for the count.
     pub fn event(&self, kind: &EventKind) {
-        self.events.add(match kind {
-            EventKind::Joined => "joined",
-            EventKind::Draining => "draining",
-            EventKind::Returned => "returned",
-            EventKind::Left => "left",
-            EventKind::Up(_) => "up",
-            EventKind::Down(_) => "down",
-            EventKind::Suspect(_) => "suspect",
-            EventKind::Cleared => "cleared",
-            EventKind::Ejected(_) => "ejected",
-            EventKind::Readmitted => "readmitted",
-            EventKind::Rejected(_) => "rejected",
-            EventKind::NameFailing(_) => "name_failing",
-            EventKind::NameResolved(_) => "name_resolved",
-        });
+        self.events.add(kind.name());
     }
 }
 

@@ -265,6 +265,7 @@ impl Occurrence {
             EventKind::Draining => "draining: DNS no longer lists it".to_owned(),
             EventKind::Returned => "returned: DNS lists it again".to_owned(),
             EventKind::Left => "left".to_owned(),
+            EventKind::Unproven(result) => format!("not usable: its probe fails: {result}"),
             EventKind::Up(why) => with_reason("up", why),
             EventKind::Down(why) => with_reason("down", why),
             EventKind::Suspect(why) => with_reason("suspect", why),

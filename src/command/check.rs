@@ -5,12 +5,13 @@
 
 use super::paint::{Paint, count, latency};
 use crate::clock;
-use crate::config::{self, Config, Host};
+use crate::config::{self, Config, Host, HostHeader};
 use crate::discovery::{Own, Resolve, Resolver};
-use crate::pool::{ProbeResult, Resolution};
+use crate::pool::{ProbeResult, Resolution, Unhealthy};
 use crate::probe::{Probe, Prober};
+use crate::upstream::{is_loopback, remedy};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ pub(super) async fn examine(
             return (text, false);
         }
     };
-    let own = Own::new(std::iter::once(config.server.listen).chain(config.server.admin)).addresses(upstream.port);
+    let own = own(config).addresses(upstream.port);
     let (own, foreign): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(|address| own.contains(address));
     for address in &own {
         let line = format!("{} is this proxy itself, so it is dropped", SocketAddr::new(*address, upstream.port));
@@ -91,20 +92,36 @@ pub(super) async fn examine(
             ProbeResult::Passed => paint.good(passed(upstream)),
             ProbeResult::Refused => paint.bad("refuses connections"),
             ProbeResult::TimedOut => paint.bad(&format!("no answer within {:?}", upstream.probe.timeout)),
-            ProbeResult::Unhealthy(why) => paint.bad(why),
+            ProbeResult::ConnectTimedOut => paint.bad(&format!("no connection within {:?}", upstream.probe.timeout)),
+            failed => paint.bad(&failed.to_string()),
         };
         let _ = writeln!(text, "  {address}  {line}");
     }
     let works = results.iter().any(|(_, result)| *result == ProbeResult::Passed);
     if !works {
         let guess = if results.is_empty() {
-            "every address is this proxy: an alias of the app is also the proxy's own; give the app another".to_owned()
+            guess_own(&upstream.host)
         } else {
-            guess_failure(upstream, &results).await
+            guess_failure(config, upstream, &results).await
         };
         let _ = writeln!(text, "  {guess}");
+    } else if let Some(warning) = host_warning(upstream, &results).await {
+        let _ = writeln!(text, "  {}", paint.bad(&warning));
     }
     (text, works)
+}
+
+/// What may be wrong where every address is this proxy itself.
+fn guess_own(host: &Host) -> String {
+    match is_loopback(host) {
+        true => format!("{host} is this proxy's own container: write the app's name on the network as address"),
+        false => "every address is this proxy: an alias of the app is also the proxy's own; give the app another".to_owned(),
+    }
+}
+
+/// The sockets of the proxy that would run with this configuration.
+fn own(config: &Config) -> Own {
+    Own::new(std::iter::once(config.server.listen).chain(config.server.admin))
 }
 
 fn addresses_of(number: usize) -> String {
@@ -130,7 +147,7 @@ async fn probe_all(addresses: Vec<IpAddr>, upstream: &config::Upstream) -> Vec<(
 }
 
 /// What may be wrong with a name that does not resolve.
-async fn guess_name(config: &Config, host: &Host, resolution: &Resolution, resolver: &Resolver) -> String {
+pub(super) async fn guess_name(config: &Config, host: &Host, resolution: &Resolution, resolver: &Resolver) -> String {
     let Host::Name(name) = host else { return String::new() };
     // Aliases as Dokku's network plugin makes them, and Swarm's name for all of a service's tasks.
     for other in [format!("{name}.web"), format!("tasks.{name}")] {
@@ -138,77 +155,95 @@ async fn guess_name(config: &Config, host: &Host, resolution: &Resolution, resol
             return format!("{other} resolves to {}: use that name", addresses_of(found.len()));
         }
     }
-    let server_fails = |why: &str| why.contains("SERVFAIL");
-    match resolution {
-        Resolution::Failed(why) if !server_fails(why) => match config.dns.server {
-            Some(server) => {
-                format!("is there a DNS server at {server}? Without dns.server, resolv.conf says whom to ask")
-            }
-            None => "is the DNS server of /etc/resolv.conf up? Docker's own, 127.0.0.11, is only on networks made by \
-                     `docker network create`, not on the default bridge"
-                .to_owned(),
-        },
-        _ => {
-            let dokku = match name.contains('.') {
-                true => String::new(),
-                false => format!(" Dokku's network plugin names it APP.PROCESS, e.g. {name}.web"),
-            };
-            format!(
-                "no container on this proxy's networks has that name: is the app started and on the same network \
-                 (docker network inspect), and is \"{name}\" its alias there?{dokku}"
-            )
+    let dokku = match name.contains('.') {
+        true => String::new(),
+        false => format!(" Dokku's network plugin names it APP.PROCESS, e.g. {name}.web"),
+    };
+    let look = format!(
+        "no container on this proxy's networks has that name: is the app started and on the same network (docker network \
+         inspect), and is \"{name}\" its alias there?{dokku}"
+    );
+    let servers = resolver.server_addresses().unwrap_or_default();
+    let asks_docker = servers.iter().any(|server| server.ip() == DOCKER_DNS);
+    let list = servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
+    let answered = match resolution {
+        Resolution::Failed(why) => why.contains("SERVFAIL"),
+        _ => true,
+    };
+    match config.dns.server {
+        _ if asks_docker && matches!(resolution, Resolution::Absent) => look,
+        // It answers for containers itself, and passes on what it does not know: to nobody on an `--internal` network.
+        _ if asks_docker => format!(
+            "Docker's DNS does not know the name itself, and the name servers that it passed the question on to did not \
+             answer (on an --internal network they cannot); {look}"
+        ),
+        Some(server) if !answered => {
+            format!("is there a DNS server at {server}? Without dns.server, resolv.conf says whom to ask")
         }
+        Some(server) => format!("the DNS server {server} (dns.server) does not know it; {look}"),
+        None if servers.is_empty() => "resolv.conf names no server; set dns.server".to_owned(),
+        None => format!(
+            "names of containers are known to Docker's DNS, {DOCKER_DNS}, alone, and /etc/resolv.conf names {list} instead, as \
+             on the default bridge, where containers have no names: `docker network create` a network, and connect the app \
+             and this proxy to it"
+        ),
     }
 }
+
+/// Docker's DNS, on every network made by `docker network create`.
+const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// What may be wrong where no replica passes.
-async fn guess_failure(upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> String {
+async fn guess_failure(config: &Config, upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> String {
     let all = |test: fn(&ProbeResult) -> bool| results.iter().all(|(_, result)| test(result));
-    if all(|result| *result == ProbeResult::Refused) {
-        return guess_port(upstream, results).await;
+    if all(|result| *result == ProbeResult::Refused) && !is_loopback(&upstream.host) {
+        return guess_port(config, upstream, results).await;
     }
-    if all(|result| *result == ProbeResult::TimedOut) {
-        return "nobody answers: is the app hung, or is a firewall between?".to_owned();
-    }
-    if results.iter().any(|(_, result)| Prober::found_ring(result)) {
-        return "this address leads to a proxy: is it the proxy's alias instead of the app's?".to_owned();
-    }
-    let why = results.iter().find_map(|(_, result)| match result {
-        ProbeResult::Unhealthy(why) => Some(why.as_str()),
-        _ => None,
-    });
-    let path = upstream.probe.path.as_deref().unwrap_or("/");
-    match why {
-        Some("status 404") => format!("the app has no {path}: correct probe.path"),
-        Some("status 400" | "status 403" | "status 421") => format!(
-            "the app may refuse the probe's `Host: {}` (Django's ALLOWED_HOSTS, Rails' config.hosts): set probe.host",
-            upstream.probe.host
-        ),
-        Some(why) if why.starts_with("status ") => {
-            let code = &why["status ".len()..];
-            format!("if {code} is a healthy answer of {path}, add it: probe.healthy = [{}, {code}]", list(upstream))
-        }
-        Some("not HTTP") => {
-            format!("what listens on port {} does not speak HTTP/1.1: TLS, or another service?", upstream.port)
-        }
-        _ => "is the app up?".to_owned(),
-    }
+    // What answers says more than what is silent.
+    let telling = results.iter().find(|(_, result)| matches!(result, ProbeResult::Unhealthy(_)));
+    let Some((_, result)) = telling.or(results.first()) else { return "is the app up?".to_owned() };
+    remedy(result, upstream)
 }
 
-fn list(upstream: &config::Upstream) -> String {
-    upstream.probe.healthy.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+/// Whether the app refuses what requests will say as `Host`, though its probe passes: then all traffic is answered 400.
+async fn host_warning(upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> Option<String> {
+    let (address, _) = results.iter().find(|(_, result)| *result == ProbeResult::Passed)?;
+    let shown = match &upstream.host_header {
+        HostHeader::Replace(host) => host.to_str().ok()?.to_owned(),
+        // Clients call the proxy by a name that is the network's; like that one, this is not the app's own.
+        HostHeader::Pass => std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned(),
+    };
+    let probe = &upstream.probe;
+    if probe.path.is_some() && probe.host == shown {
+        return None;
+    }
+    let path = probe.path.clone().unwrap_or_else(|| "/".to_owned());
+    let as_request = config::Probe { path: Some(path.clone()), host: shown.clone(), ..probe.clone() };
+    let result = Prober::new("check").probe(*address, &as_request).await;
+    let ProbeResult::Unhealthy(Unhealthy::Status { code: code @ (400 | 403 | 421), .. }) = result else { return None };
+    let remedy = match &upstream.host_header {
+        HostHeader::Pass => format!(
+            "requests say the Host by which clients call this proxy: where the app does not allow that name (Django's \
+             ALLOWED_HOSTS, Rails' config.hosts), set host = \"NAME\" in [upstream.{}], a name that it allows",
+            upstream.name
+        ),
+        HostHeader::Replace(_) => "requests say that Host: set host to a name that the app allows".to_owned(),
+    };
+    Some(format!("but it answers {code} to GET {path} with `Host: {shown}`; {remedy}"))
 }
 
 /// Tries the usual ports of a replica that refuses the configured one.
-async fn guess_port(upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> String {
+async fn guess_port(config: &Config, upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> String {
     let refusal = match results.len() {
         1 => format!("1 replica refuses {}", upstream.port),
         many => format!("{many} replicas refuse {}", upstream.port),
     };
     let Some((replica, _)) = results.first() else { return refusal };
+    let own = own(config);
     let mut open = Vec::new();
     for port in USUAL_PORTS.into_iter().filter(|port| *port != upstream.port) {
-        if let Ok(Ok(_)) = timeout(CONNECT, TcpStream::connect((replica.ip(), port))).await {
+        let is_own = own.addresses(port).contains(&replica.ip());
+        if !is_own && let Ok(Ok(_)) = timeout(CONNECT, TcpStream::connect((replica.ip(), port))).await {
             open.push(port);
         }
     }

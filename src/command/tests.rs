@@ -9,7 +9,7 @@ use crate::admin::tests::{Told, serving};
 use crate::config::{Config, Dns, Host};
 use crate::discovery::Resolver;
 use crate::discovery::tests::dns::server_of;
-use crate::pool::{Health, HeldBack};
+use crate::pool::{Health, HeldBack, Resolution};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -281,6 +281,77 @@ async fn a_name_that_nobody_has_is_met_with_what_to_look_for() {
     assert!(text.contains("same network") && text.contains("APP.PROCESS"), "{text}");
 }
 
+// U9
+#[tokio::test]
+async fn a_name_that_nobody_can_know_is_told_from_one_that_nobody_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |server: &'static str, resolution: Resolution| {
+        let file = dir.path().join("resolv.conf");
+        std::fs::write(&file, format!("nameserver {server}\n")).unwrap();
+        let config = config("");
+        async move {
+            // Nobody is asked whose answer would count: the name is one that is never looked up.
+            let resolver = Resolver::with_files(config.dns.clone(), file, "/nonexistent");
+            super::check::guess_name(&config, &Host::Name("localhost.invalid-".into()), &resolution, &resolver).await
+        }
+    };
+    let bridge = said("192.0.2.53", Resolution::Absent).await;
+    assert!(bridge.contains("default bridge") && bridge.contains("192.0.2.53"), "{bridge}");
+    let internal = said("127.0.0.11", Resolution::Failed("no answer from 127.0.0.11:53 within 1s".into())).await;
+    assert!(internal.contains("--internal") && internal.contains("no container on this proxy's networks"), "{internal}");
+    assert!(!internal.contains("is there a DNS server"), "{internal}");
+    let unknown = said("127.0.0.11", Resolution::Absent).await;
+    assert!(unknown.starts_with("no container on this proxy's networks has that name"), "{unknown}");
+}
+
+// U9
+#[tokio::test]
+async fn localhost_is_not_met_with_the_proxys_own_port() {
+    let own = replica(SocketAddr::from(([127, 0, 0, 1], 0)), "").await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut config = config("");
+    config.server.listen = own;
+    let mut upstream = (*config.upstreams[0]).clone();
+    (upstream.host, upstream.port) = (Host::Name("localhost".into()), closed.port());
+    let resolver = Resolver::new(config.dns.clone());
+    let (text, works) = examine(&config, &upstream, &resolver, Paint::new(false)).await;
+    assert!(!works);
+    assert!(text.contains("localhost is the proxy's own container") && !text.contains("is open"), "{text}");
+}
+
+// U9
+#[tokio::test]
+async fn an_app_that_refuses_unknown_hosts_is_found_though_its_probe_passes() {
+    let [strict, lenient] = [true, false].map(|strict| {
+        let listener = std::net::TcpListener::bind((replicas(1)[0], 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 1024];
+                let read = std::io::Read::read(&mut stream, &mut request).unwrap();
+                let known = String::from_utf8_lossy(&request[..read]).contains("Host: shop.example\r\n");
+                let status = if known || !strict { "200 OK" } else { "400 Bad Request" };
+                let _ = std::io::Write::write_all(&mut stream, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+            }
+        });
+        address
+    });
+    let known = "[upstream.db-checker.probe]\npath = \"/ping\"\nhost = \"shop.example\"";
+    for (address, toml, refused) in [
+        (strict, known, true),
+        (strict, "", true),
+        (strict, "host = \"shop.example\"", false),
+        (strict, "host = \"shop.example\"\n[upstream.db-checker.probe]\npath = \"/ping\"", false),
+        (lenient, known, false),
+    ] {
+        let (text, works) = check_of("db-checker", vec![address.ip()], address.port(), toml).await;
+        assert!(works, "{text}");
+        assert_eq!(text.contains("but it answers 400"), refused, "{toml}\n{text}");
+        assert_eq!(text.contains("set host = \"NAME\""), refused, "{toml}\n{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_resolver_that_is_not_there_is_named() {
     let mut config = config("");
@@ -300,6 +371,11 @@ async fn a_status_that_does_not_pass_is_met_with_what_to_write() {
         ("HTTP/1.1 424 Failed Dependency\r\n\r\n", "probe.healthy = [200, 424]"),
         ("HTTP/1.1 404 Not Found\r\n\r\n", "the app has no /ping"),
         ("HTTP/1.1 400 Bad Request\r\n\r\n", "Host: db-checker"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "set host = \"NAME\" in [upstream.db-checker]"),
+        ("HTTP/1.1 301 Moved\r\nLocation: https://app/ping\r\n\r\n", "status 301, Location: https://app/ping"),
+        ("HTTP/1.1 301 Moved\r\nLocation: https://app/ping\r\n\r\n", "probe.healthy = [200, 301]"),
+        ("HTTP/1.1 301 Moved\r\nLocation: http://app/ping/\r\n\r\n", "probe.path = \"/ping/\""),
+        ("HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n", "/ping leads to /login"),
         ("220 mail ESMTP\r\n", "does not speak HTTP"),
         ("HTTP/1.1 508 Loop\r\nProxy-Status: evenkeel; error=proxy_loop_detected\r\n\r\n", "leads to a proxy"),
     ] {
@@ -322,5 +398,5 @@ async fn an_alias_that_is_the_proxy_itself_is_named() {
     let (text, works) = examine(&config, &upstream, &resolver, Paint::new(false)).await;
     assert!(!works);
     assert!(text.contains("127.0.0.1:8080 is this proxy itself"), "{text}");
-    assert!(text.contains("give the app another"), "{text}");
+    assert!(text.contains("127.0.0.1 is this proxy's own container: write the app's name"), "{text}");
 }

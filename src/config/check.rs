@@ -1,12 +1,13 @@
 //! From a file's text to a [`Config`]: which keys there are, and what must hold between them.
 
 use super::section::{Key, Reader, Section, kind, nearest};
+use super::statuses::statuses;
 use super::value::{
-    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, integers, path_prefix, port,
+    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, path_prefix, port,
     probe_path, quoted, route_host, size, socket, string, time,
 };
 use super::{
-    Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Upstream, limits,
+    Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses, Upstream, limits,
 };
 use crate::route;
 use std::net::SocketAddr;
@@ -236,7 +237,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
         };
         host.try_into().map(HostHeader::Replace).map_err(|_| "cannot stand in a header".to_owned())
     };
-    let upstream = Upstream {
+    let mut upstream = Upstream {
         on_failure: s.take("on_failure", on_failure).unwrap_or(default.on_failure),
         wait: s.take("wait", duration(limits::PERIOD)).unwrap_or(default.wait),
         max_waiting: s.take("max_waiting", integer(limits::MANY)).map_or(default.max_waiting, count),
@@ -248,12 +249,16 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
         max_idle: s.take("max_idle", integer(limits::MANY)).map_or(default.max_idle, count),
         host_header: s.take("host", string(header)).unwrap_or(default.host_header),
         forwarded: s.take("forwarded", forwarded).unwrap_or(default.forwarded),
-        probe: {
-            let table = s.take_table("probe", "[upstream.NAME.probe]").unwrap_or_default();
-            probe(Section::new(reader, place, "probe.", table), reader, default.probe)
-        },
         ..default
     };
+    // What requests show the app as `Host` is what it must take from probes as well.
+    if let HostHeader::Replace(host) = &upstream.host_header
+        && let Ok(host) = host.to_str()
+    {
+        upstream.probe.host = host.to_owned();
+    }
+    let table = s.take_table("probe", "[upstream.NAME.probe]").unwrap_or_default();
+    upstream.probe = probe(Section::new(reader, place, "probe.", table), reader, upstream.probe);
     s.end();
     Some(upstream)
 }
@@ -261,7 +266,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
 fn probe(mut s: Section<'_, '_>, reader: &Reader<'_>, default: Probe) -> Probe {
     let before = reader.problems();
     let path = s.take("path", string(probe_path));
-    let healthy = s.take("healthy", integers(limits::STATUS));
+    let healthy = s.take("healthy", statuses);
     let host = s.take("host", string(host_field));
     let interval = s.take("interval", duration(limits::INTERVAL)).unwrap_or(default.interval);
     let timeout = s.take("timeout", duration(limits::TIMEOUT));
@@ -289,9 +294,9 @@ fn probe(mut s: Section<'_, '_>, reader: &Reader<'_>, default: Probe) -> Probe {
     }
     s.end();
     let healthy = match healthy {
-        Some(healthy) => healthy.into_iter().map(count).collect(),
-        None if path.is_some() => (200..=299).collect(),
-        None => Vec::new(),
+        Some(healthy) => healthy,
+        None if path.is_some() => Statuses::success(),
+        None => Statuses::default(),
     };
     Probe {
         path,

@@ -14,9 +14,12 @@ mod expand;
 mod file;
 pub mod limits;
 mod section;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod value;
+
+pub use statuses::Statuses;
 
 use crate::pool;
 use std::fmt;
@@ -280,7 +283,7 @@ impl Upstream {
             forwarded: Forwarded::Off,
             probe: Probe {
                 path: None,
-                healthy: Vec::new(),
+                healthy: Statuses::default(),
                 host: host.to_string(),
                 interval: Duration::from_secs(1),
                 timeout: Duration::from_secs(1),
@@ -344,8 +347,8 @@ pub enum Forwarded {
 pub struct Probe {
     /// The path of an HTTP probe; `None`: a TCP connect is enough.
     pub path: Option<String>,
-    /// Statuses that pass: 200–299 where nothing is said; empty without `path`.
-    pub healthy: Vec<u16>,
+    /// Statuses that pass: 2xx where nothing is said; empty without `path`.
+    pub healthy: Statuses,
     /// The probe's `Host`.
     pub host: String,
     /// Time between two probes of an endpoint.

@@ -179,19 +179,6 @@ pub(super) fn integer(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u
     }
 }
 
-/// A list of whole numbers, at least one.
-pub(super) fn integers(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Vec<u64>, String> {
-    move |value| match value {
-        Value::List(values) if values.is_empty() => Err("is empty, so nothing would ever do; leave it out".into()),
-        Value::List(values) => {
-            let number =
-                |value| integer(range.clone())(value).map_err(|problem| format!("has {value}, which {problem}"));
-            values.iter().map(number).collect()
-        }
-        other => Err(format!("is {} where a list belongs; write [200, 424]", other.kind())),
-    }
-}
-
 /// A number with a unit of time.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value) -> Result<Duration, String> {
     move |value| {

@@ -65,7 +65,7 @@ impl Resolver {
         Resolver::with_files(dns, "/etc/resolv.conf", "/etc/hosts")
     }
 
-    pub(super) fn with_files(dns: Dns, resolv_conf: impl Into<PathBuf>, hosts: impl Into<PathBuf>) -> Self {
+    pub(crate) fn with_files(dns: Dns, resolv_conf: impl Into<PathBuf>, hosts: impl Into<PathBuf>) -> Self {
         let none = Servers { addresses: Vec::new(), timeout: Duration::ZERO, pools: Vec::new() };
         Resolver {
             dns: ArcSwap::from_pointee(dns),

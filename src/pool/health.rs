@@ -9,6 +9,7 @@
 
 use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
+use super::stuck::Stuck;
 use super::window::{Answer, Load, STUCK_ALONE, Window};
 use super::{EventKind, Outcome, Pool, ProbeResult, ejection};
 use std::net::SocketAddr;
@@ -57,6 +58,8 @@ pub(super) struct Condition {
     rose: Option<Instant>,
     /// The last answer to a request.
     answered: Option<Instant>,
+    /// How a new replica has failed its probes of late.
+    stuck: Stuck,
 }
 
 impl Condition {
@@ -71,6 +74,7 @@ impl Condition {
             flaps: 0,
             rose: None,
             answered: None,
+            stuck: Stuck::default(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Condition {
         if up {
             self.health = Health::Up;
             self.rose = Some(now);
+            self.stuck = Stuck::default();
         }
         up
     }
@@ -171,22 +176,27 @@ impl Pool {
                 self.pass(index, "probe passed", now);
             }
             // We were stopped while it ran. Its socket may hold an answer that nobody read: ask again before judging.
-            ProbeResult::TimedOut if self.resumed.is_some_and(|resumed| began < resumed) => condition.probe_due = now,
+            ProbeResult::TimedOut | ProbeResult::ConnectTimedOut if self.resumed.is_some_and(|at| began < at) => {
+                condition.probe_due = now;
+            }
             // It waited behind requests that were answered: alive, and busy.
-            ProbeResult::TimedOut if condition.answered_since(began) => condition.failures = 0,
-            ProbeResult::TimedOut => self.fail_probe(index, "probe timed out", Cause::TimedOut, began, now),
-            ProbeResult::Refused | ProbeResult::Unhealthy(_) if draining => {}
-            ProbeResult::Refused => {
+            ProbeResult::TimedOut | ProbeResult::ConnectTimedOut if condition.answered_since(began) => {
+                condition.failures = 0;
+            }
+            ProbeResult::TimedOut | ProbeResult::ConnectTimedOut => {
+                self.fail_probe(index, result, Cause::TimedOut, began, now);
+            }
+            ProbeResult::Refused | ProbeResult::Unreachable | ProbeResult::Unhealthy(_) if draining => {}
+            ProbeResult::Refused | ProbeResult::Unreachable => {
                 self.answers.ask_by(now);
                 if self.answers.is_absent() {
                     // It works by what it was, not by what DNS says: its successor on this address would pass a probe.
                     self.suspect(index, "probe refused while DNS does not know the name", now);
                 }
-                self.fail_probe(index, "probe refused", Cause::Refused, began, now);
+                self.fail_probe(index, result, Cause::Refused, began, now);
             }
-            ProbeResult::Unhealthy(reason) => {
-                self.fail_probe(index, &format!("probe: {reason}"), Cause::Unhealthy, began, now);
-            }
+            ProbeResult::Unhealthy(_) => self.fail_probe(index, result, Cause::Unhealthy, began, now),
+            ProbeResult::Exhausted => {}
         }
         self.wake_by(self.endpoints[index].condition.probe_due);
         self.settle(now);
@@ -289,8 +299,14 @@ impl Pool {
         }
     }
 
-    fn fail_probe(&mut self, index: usize, reason: &str, cause: Cause, began: Instant, now: Instant) {
-        self.fail(index, reason, cause, now);
+    fn fail_probe(&mut self, index: usize, result: &ProbeResult, cause: Cause, began: Instant, now: Instant) {
+        self.fail(index, &format!("probe: {result}"), cause, now);
+        let endpoint = &mut self.endpoints[index];
+        let new = endpoint.condition.health == Health::Unproven && endpoint.active();
+        if new && endpoint.condition.stuck.is_news(result, began, now) {
+            let address = endpoint.address;
+            self.say(Some(address), EventKind::Unproven(result.clone()));
+        }
         let alone = self.outage(now);
         let interval = self.settings.probe_interval;
         let endpoint = &mut self.endpoints[index];

@@ -16,9 +16,11 @@ mod ejection;
 pub mod endpoint;
 mod health;
 mod membership;
+mod probe_result;
 pub mod retry;
 #[cfg(test)]
 mod sim;
+mod stuck;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use window::Borne;
 
 pub use balancer::{Bound, Candidate, lowest, pick};
 pub use endpoint::{EndpointId, EndpointView, Health, HeldBack, Membership};
+pub use probe_result::{ProbeResult, Unhealthy};
 pub use suspicion::{Break, HANDOVER};
 pub use window::Load;
 
@@ -72,19 +75,6 @@ pub enum Resolution {
     Absent,
     /// No usable answer (time-out, SERVFAIL, REFUSED, truncated without TCP, …), with the reason for the log.
     Failed(String),
-}
-
-/// What a probe ended in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProbeResult {
-    /// Connected, and answered with a healthy status if HTTP was asked.
-    Passed,
-    /// Refused or unreachable: nobody listens.
-    Refused,
-    /// No answer within the probe's time-out.
-    TimedOut,
-    /// Answered, but not with a healthy status, or not with HTTP.
-    Unhealthy(String),
 }
 
 /// What a request, or the attempt at one, showed about its endpoint.
@@ -135,6 +125,8 @@ pub enum EventKind {
     Returned,
     /// A drained address has no requests left and is forgotten.
     Left,
+    /// It is new and has failed its probes for about a second, so it gets no requests yet. Once for each kind of failure.
+    Unproven(ProbeResult),
     /// Probes (or traffic) show it up; with the reason.
     Up(String),
     /// Probes (or traffic) show it down; with the reason.
@@ -153,6 +145,28 @@ pub enum EventKind {
     NameFailing(String),
     /// The name resolves again, to this many addresses.
     NameResolved(usize),
+}
+
+impl EventKind {
+    /// The kind's name, for counts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EventKind::Joined => "joined",
+            EventKind::Draining => "draining",
+            EventKind::Returned => "returned",
+            EventKind::Left => "left",
+            EventKind::Unproven(_) => "unproven",
+            EventKind::Up(_) => "up",
+            EventKind::Down(_) => "down",
+            EventKind::Suspect(_) => "suspect",
+            EventKind::Cleared => "cleared",
+            EventKind::Ejected(_) => "ejected",
+            EventKind::Readmitted => "readmitted",
+            EventKind::Rejected(_) => "rejected",
+            EventKind::NameFailing(_) => "name_failing",
+            EventKind::NameResolved(_) => "name_resolved",
+        }
+    }
 }
 
 /// The state machine of one upstream.

@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
@@ -32,6 +33,9 @@ pub trait Probe: Send + Sync + 'static {
     fn probe(&self, address: SocketAddr, how: &config::Probe) -> impl Future<Output = ProbeResult> + Send;
 }
 
+/// A probe that has ended: of which endpoint, when it began, and how it ended.
+type Ended = (EndpointId, SocketAddr, Instant, ProbeResult);
+
 /// A probe of one endpoint.
 struct UnderWay {
     task: AbortHandle,
@@ -43,7 +47,7 @@ struct UnderWay {
 pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     // Ends with the loop, and the probes under way with it.
-    let mut running = JoinSet::new();
+    let mut running: JoinSet<Ended> = JoinSet::new();
     let mut asked: HashMap<EndpointId, UnderWay> = HashMap::new();
     let mut rings = HashSet::new();
     let mut earliest = clock::now();
@@ -61,7 +65,7 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
                 // One that panicked says nothing about its replica; the pool asks again.
                 if let Ok((id, address, began, result)) = ended {
                     debug!(upstream = &**upstream.name(), endpoint = %address, ?result, "probed");
-                    if !Prober::found_ring(&result) {
+                    if !result.is_ring() {
                         rings.remove(&address);
                     } else if rings.insert(address) {
                         error!(

@@ -3,7 +3,7 @@
 use super::Probe;
 use crate::clock;
 use crate::config;
-use crate::pool::ProbeResult;
+use crate::pool::{ProbeResult, Unhealthy};
 use crate::proxy::PROBE_FIELD;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -12,11 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// Said of a replica that is an Evenkeel itself.
-const RING: &str = "508 from another Evenkeel: a ring of proxies";
-
 /// Of a response's head, and of what is read past it: more than any server sends with its defaults.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Interim responses before the final one: servers send a 103 or two, and an endless stream of them would keep the prober
+/// busy until the time-out.
+const MAX_INTERIM: usize = 16;
+
+/// Characters of a `Location` that are shown.
+const MAX_LOCATION: usize = 200;
 
 /// A timer that fires this late was held up by a stop of the whole process: tokio's are late by 1 ms, and by tens of them
 /// on an overloaded host.
@@ -40,11 +44,6 @@ impl Prober {
         Prober { instance: instance.into() }
     }
 
-    /// Whether what was probed is an Evenkeel.
-    pub fn found_ring(result: &ProbeResult) -> bool {
-        matches!(result, ProbeResult::Unhealthy(why) if why == RING)
-    }
-
     async fn ask(&self, address: SocketAddr, how: &config::Probe) -> ProbeResult {
         let mut stream = match connect(address).await {
             Ok(stream) => stream,
@@ -60,7 +59,7 @@ impl Prober {
         );
         let result = match exchange(&mut stream, request.as_bytes()).await {
             Ok(head) => head.judge(how),
-            Err(why) => ProbeResult::Unhealthy(why),
+            Err(cause) => ProbeResult::Unhealthy(cause),
         };
         tokio::spawn(linger(stream));
         result
@@ -107,56 +106,64 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn refused_or(error: io::Error) -> ProbeResult {
-    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
     match error.kind() {
-        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable => ProbeResult::Refused,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => ProbeResult::Refused,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProbeResult::Unreachable,
         // The kernel gave up before we did.
-        ErrorKind::TimedOut => ProbeResult::TimedOut,
-        _ => ProbeResult::Unhealthy(format!("connect: {error}")),
+        ErrorKind::TimedOut => ProbeResult::ConnectTimedOut,
+        _ => ProbeResult::Unhealthy(Unhealthy::Broken(format!("connect: {error}"))),
     }
 }
 
-/// A final response's status, and whether an Evenkeel sent it.
+/// A final response's status, where it redirects to, and whether an Evenkeel sent it.
 struct Head {
     status: u16,
+    location: Option<String>,
     proxied: bool,
 }
 
 impl Head {
-    fn judge(&self, how: &config::Probe) -> ProbeResult {
+    fn judge(self, how: &config::Probe) -> ProbeResult {
         if self.status == 508 && self.proxied {
-            ProbeResult::Unhealthy(RING.to_owned())
-        } else if how.healthy.contains(&self.status) {
+            ProbeResult::Unhealthy(Unhealthy::Ring)
+        } else if how.healthy.contains(self.status) {
             ProbeResult::Passed
         } else {
-            ProbeResult::Unhealthy(format!("status {}", self.status))
+            ProbeResult::Unhealthy(Unhealthy::Status { code: self.status, location: self.location })
         }
     }
 }
 
 /// Sends the request and reads the final response's head.
-async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<Head, String> {
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<Head, Unhealthy> {
     // A replica that refuses early may have answered all the same: what counts is what can be read.
     let sent = stream.write_all(request).await;
     let mut buffer = Vec::with_capacity(1024);
+    let mut interim = 0;
     loop {
         while let Some(end) = find_head_end(&buffer) {
-            let head = parse_head(&buffer[..end])?;
+            let head = parse_head(&buffer[..end]).ok_or(Unhealthy::NotHttp)?;
             if head.status >= 200 {
                 return Ok(head);
+            }
+            interim += 1;
+            if interim > MAX_INTERIM {
+                return Err(Unhealthy::Interim(MAX_INTERIM));
             }
             buffer.drain(..end);
         }
         if buffer.len() >= MAX_HEAD {
-            return Err(format!("a response head over {} KiB", MAX_HEAD / 1024));
+            return Err(Unhealthy::HeadTooLong(MAX_HEAD));
         }
         let read = (&mut *stream).take((MAX_HEAD - buffer.len()) as u64).read_buf(&mut buffer).await;
         match read {
-            Ok(0) => return Err(sent.err().map_or("closed without an answer".to_owned(), |e| e.to_string())),
-            Ok(_) if !b"HTTP/1.".starts_with(&buffer[..buffer.len().min(7)]) => return Err("not HTTP".to_owned()),
+            Ok(0) => return Err(sent.err().map_or(Unhealthy::Closed, |e| Unhealthy::Broken(e.to_string()))),
+            // The content type of TLS alerts, and the version of all of them.
+            Ok(_) if buffer.starts_with(&[0x15, 0x03]) => return Err(Unhealthy::Tls),
+            Ok(_) if !b"HTTP/1.".starts_with(&buffer[..buffer.len().min(7)]) => return Err(Unhealthy::NotHttp),
             Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err("reset without an answer".to_owned()),
-            Err(e) => return Err(e.to_string()),
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(Unhealthy::Reset),
+            Err(e) => return Err(Unhealthy::Broken(e.to_string())),
         }
     }
 }
@@ -171,16 +178,21 @@ fn find_head_end(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-fn parse_head(head: &[u8]) -> Result<Head, String> {
+fn parse_head(head: &[u8]) -> Option<Head> {
     let text = String::from_utf8_lossy(head);
     let mut lines = text.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).filter(|code| code.len() == 3);
-    let status = status.and_then(|code| code.parse().ok()).ok_or("not HTTP")?;
-    let proxied = lines.any(|line| {
+    let status = lines.next()?.split(' ').nth(1).filter(|code| code.len() == 3)?.parse().ok()?;
+    let mut head = Head { status, location: None, proxied: false };
+    for line in lines {
         let (name, value) = line.split_once(':').unwrap_or_default();
-        name.eq_ignore_ascii_case("proxy-status") && value.to_ascii_lowercase().contains("evenkeel")
-    });
-    Ok(Head { status, proxied })
+        if name.eq_ignore_ascii_case("proxy-status") {
+            head.proxied |= value.to_ascii_lowercase().contains("evenkeel");
+        } else if name.eq_ignore_ascii_case("location") {
+            let shown = value.trim().chars().filter(|c| !c.is_control()).take(MAX_LOCATION);
+            head.location = Some(shown.collect());
+        }
+    }
+    Some(head)
 }
 
 /// Reads what is left, up to a bound: closing a socket that holds unread bytes would reset it.

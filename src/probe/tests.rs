@@ -158,7 +158,7 @@ async fn an_idle_loop_sleeps() {
 fn how(path: Option<&str>) -> config::Probe {
     config::Probe {
         path: path.map(str::to_owned),
-        healthy: vec![200, 424],
+        healthy: [200, 424].into(),
         host: "db-checker".to_owned(),
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
@@ -202,10 +202,8 @@ async fn read_request(stream: &mut TcpStream) -> String {
 
 #[track_caller]
 fn assert_unhealthy(result: &ProbeResult, with: &str) {
-    match result {
-        ProbeResult::Unhealthy(why) => assert!(why.contains(with), "{why:?} does not say {with:?}"),
-        other => panic!("{other:?}"),
-    }
+    let said = result.to_string();
+    assert!(matches!(result, ProbeResult::Unhealthy(_)) && said.contains(with), "{said:?} does not say {with:?}");
 }
 
 #[tokio::test]
@@ -230,6 +228,35 @@ async fn a_healthy_status_passes_and_another_is_named() {
 async fn interim_answers_are_passed_over() {
     let bytes = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
     assert_eq!(probe_bytes(bytes).await, ProbeResult::Passed);
+}
+
+// A16
+#[tokio::test]
+async fn a_probe_that_is_answered_with_interim_responses_without_end_ends_soon() {
+    let began = std::time::Instant::now();
+    let result = probe_http(|mut stream| async move {
+        read_request(&mut stream).await;
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_unhealthy(&result, "more than 16 interim responses");
+    assert!(began.elapsed() < ms(900), "it took {:?} of a time-out of 1 s", began.elapsed());
+}
+
+// U9
+#[tokio::test]
+async fn a_redirect_names_its_target() {
+    let result = probe_bytes(b"HTTP/1.1 301 Moved\r\nlocation:  https://app/ping\r\n\r\n").await;
+    assert_unhealthy(&result, "status 301, Location: https://app/ping");
+}
+
+// U5
+#[tokio::test]
+async fn a_port_that_speaks_tls_is_named() {
+    // A fatal alert, as OpenSSL sends it to who speaks HTTP.
+    assert_unhealthy(&probe_bytes(b"\x15\x03\x01\x00\x02\x02\x46").await, "TLS");
 }
 
 #[tokio::test]
@@ -292,10 +319,10 @@ async fn a_probe_says_who_it_is_and_closes_in_order() {
 async fn another_evenkeel_is_a_ring_but_an_apps_own_508_is_not() {
     let ring = probe_bytes(b"HTTP/1.1 508 Loop Detected\r\nProxy-Status: evenkeel; error=proxy_loop_detected\r\n\r\n");
     let ring = ring.await;
-    assert!(Prober::found_ring(&ring), "{ring:?}");
+    assert!(ring.is_ring(), "{ring:?}");
     assert_unhealthy(&ring, "ring");
     let own = probe_bytes(b"HTTP/1.1 508 Loop Detected\r\n\r\n").await;
-    assert!(!Prober::found_ring(&own));
+    assert!(!own.is_ring());
     assert_unhealthy(&own, "status 508");
 }
 

@@ -196,7 +196,8 @@ impl Client {
         };
         if let Some(problem) = failed {
             upstream.metrics().failures.add(problem.token());
-            upstream.failures().add(upstream.name(), self.failure(problem, head, &attempts, began, limits.log_query));
+            let failure = self.failure(problem, head, &attempts, began, limits.log_query);
+            upstream.failures().add(upstream.name(), failure, || upstream.explain_unusable());
         }
         let ended = |status: u16| {
             let took = clock::now().saturating_duration_since(began);

@@ -11,35 +11,39 @@
 mod budget;
 mod check;
 mod choice;
+mod event_log;
 mod lease;
 mod queue;
+mod remedy;
 mod silence;
 mod take;
+mod unusable;
 
 use crate::admin::metrics::UpstreamMetrics;
 use crate::clock;
 use crate::config;
 use crate::failure::Failures;
 use crate::pool::retry::Budget;
-use crate::pool::{Bound, Candidate, EndpointId, Event, EventKind, Health, Load, Outcome, Pool, Settings};
+use crate::pool::{Bound, Candidate, EndpointId, Event, Health, Load, Outcome, Pool, Settings};
 use crate::worker;
 use arc_swap::ArcSwap;
 pub use check::Fate;
 pub use choice::Choice;
+use event_log::EventLog;
 pub use lease::{Endpoint, Lease};
 use parking_lot::Mutex;
 pub use queue::Refusal;
+pub use remedy::{is_loopback, remedy};
 use queue::WaitQueue;
 use silence::Silence;
 pub use silence::watch;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tracing::{debug, error, info, warn};
 
 /// How long ordinary answers may wait in a worker's batch before the pool hears of them. It publishes weights every
 /// 5 ms, so hearing sooner would change nothing.
@@ -47,9 +51,6 @@ const BATCH_AGE: Duration = Duration::from_millis(2);
 
 /// Answers a batch holds at most: 2 ms at 32,000 requests a second.
 const BATCH_SIZE: usize = 64;
-
-/// Events that `/status` remembers.
-const TIMELINE: usize = 100;
 
 /// A request's place in the queue of an upstream.
 pub type Ticket = queue::Ticket<Lease>;
@@ -69,7 +70,7 @@ pub struct Upstream {
     queue: Arc<WaitQueue<Lease>>,
     /// When nobody waited, and when an endpoint that is forgotten last answered.
     silence: Silence,
-    timeline: Mutex<VecDeque<(Instant, Event)>>,
+    log: EventLog,
     failures: Failures,
     metrics: Arc<UpstreamMetrics>,
     /// Told whenever the pool may want something earlier than before: the DNS and probe loops listen.
@@ -119,7 +120,7 @@ impl Upstream {
             uncounted: AtomicU32::new(0),
             queue: Arc::default(),
             silence: Silence::new(now),
-            timeline: Mutex::default(),
+            log: EventLog::default(),
             failures: Failures::default(),
             metrics: Arc::new(UpstreamMetrics::new(workers)),
             wake: Notify::new(),
@@ -180,7 +181,8 @@ impl Upstream {
             self.serve_queue();
         }
         for event in events {
-            self.tell(event, now);
+            self.metrics.event(&event.kind);
+            self.log.add(&self.config.load(), event, now);
         }
         if sooner {
             self.wake.notify_waiters();
@@ -200,7 +202,13 @@ impl Upstream {
 
     /// What happened last, oldest first.
     pub fn timeline(&self) -> Vec<(Instant, Event)> {
-        self.timeline.lock().iter().cloned().collect()
+        self.log.timeline()
+    }
+
+    /// Logs how many failed requests and events have had no line of their own.
+    pub fn flush_logs(&self, now: Instant) {
+        self.failures.flush(&self.name, now);
+        self.log.flush(&self.name, now);
     }
 
     /// Its failed requests.
@@ -368,32 +376,5 @@ impl Upstream {
             }
             stays
         });
-    }
-
-    /// Says once what the operator wants to know.
-    fn tell(&self, event: Event, now: Instant) {
-        let upstream = &*self.name;
-        let endpoint = event.address.map(tracing::field::display);
-        match &event.kind {
-            EventKind::Rejected(why) => error!(upstream, endpoint, "address dropped: {why}"),
-            EventKind::NameFailing(why) => warn!(upstream, "name does not resolve: {why}"),
-            EventKind::NameResolved(count) => info!(upstream, endpoints = count, "name resolves"),
-            EventKind::Joined => info!(upstream, endpoint, "joined"),
-            EventKind::Draining => info!(upstream, endpoint, "draining: DNS no longer lists it"),
-            EventKind::Returned => info!(upstream, endpoint, "returned: DNS lists it again"),
-            EventKind::Left => debug!(upstream, endpoint, "left"),
-            EventKind::Up(why) => info!(upstream, endpoint, "up: {why}"),
-            EventKind::Down(why) => warn!(upstream, endpoint, "down: {why}"),
-            EventKind::Suspect(why) => info!(upstream, endpoint, "suspect: {why}"),
-            EventKind::Cleared => info!(upstream, endpoint, "cleared of suspicion"),
-            EventKind::Ejected(time) => warn!(upstream, endpoint, ?time, "ejected: fails where the others answer"),
-            EventKind::Readmitted => info!(upstream, endpoint, "readmitted"),
-        }
-        self.metrics.event(&event.kind);
-        let mut timeline = self.timeline.lock();
-        if timeline.len() == TIMELINE {
-            timeline.pop_front();
-        }
-        timeline.push_back((now, event));
     }
 }

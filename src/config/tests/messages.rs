@@ -195,7 +195,26 @@ fn wrong_types_units_and_bounds_are_refused_with_what_to_write() {
         ),
         (
             web("probe = { path = \"/\", healthy = 200 }"),
-            "upstream \"web\": probe.healthy (200) is a number where a list belongs; write [200, 424]",
+            "upstream \"web\": probe.healthy (200) is a number where a list belongs; write [200]",
+        ),
+        (
+            web("probe = { path = \"/\", healthy = \"2xx\" }"),
+            "upstream \"web\": probe.healthy (\"2xx\") is a string where a list belongs; write [\"2xx\"]",
+        ),
+        (
+            web("probe = { path = \"/\", healthy = [\"2x\", 424] }"),
+            "upstream \"web\": probe.healthy (a list) has \"2x\", which is no status; write a number such as 200, a class \
+             such as \"2xx\", or a range such as \"200-299\"",
+        ),
+        (
+            web("probe = { path = \"/\", healthy = [\"6xx\"] }"),
+            "upstream \"web\": probe.healthy (a list) has \"6xx\", which is out of bounds; write statuses from 100 to 599, \
+             the lower one first",
+        ),
+        (
+            web("probe = { path = \"/\", healthy = [\"200\"] }"),
+            "upstream \"web\": probe.healthy (a list) has \"200\", which is a string where a number belongs; write 200 \
+             without quotes",
         ),
         (
             web("probe.healthy = [200]"),

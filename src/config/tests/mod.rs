@@ -38,7 +38,7 @@ fn the_shipped_file_says_the_defaults_but_where_its_comments_say_otherwise() {
     assert_eq!(shipped.dns, Dns::default());
     let [upstream] = &shipped.upstreams[..] else { panic!("{:?}", shipped.upstreams) };
     let default = Upstream::new("db-checker", Host::Name("db-checker".into()), 8080);
-    let probe = Probe { path: Some("/ping".into()), healthy: vec![200, 424], ..default.probe.clone() };
+    let probe = Probe { path: Some("/ping".into()), healthy: [200, 424].into(), ..default.probe.clone() };
     assert_eq!(**upstream, Upstream { on_failure: OnFailure::Close, probe, ..default });
     assert_eq!(shipped.routes, [Route { upstream: 0, host: None, path_prefix: None, strip_prefix: false }]);
 }
@@ -233,7 +233,7 @@ fn variables_are_filled_in_once_in_any_string_and_numbers_may_come_from_them() {
     assert_eq!(upstream.retries, 1);
     assert_eq!(upstream.host_header, HostHeader::Replace("web.example".try_into().unwrap()));
     assert_eq!(upstream.probe.path.as_deref(), Some("/${A}?x=${WAIT}$$${WAIT}$$a:-b"));
-    assert_eq!(upstream.probe.healthy, [204, 200]);
+    assert_eq!(upstream.probe.healthy, [204, 200].into());
     assert!(config.routes[0].strip_prefix);
 }
 
@@ -248,7 +248,28 @@ fn a_shorter_probe_interval_shortens_the_default_timeout_with_it() {
 #[test]
 fn a_probe_with_a_path_takes_any_2xx_where_nothing_is_said() {
     let config = good(&web("probe.path = \"/up?deep=1\""));
-    assert_eq!(config.upstreams[0].probe.healthy, (200..=299).collect::<Vec<u16>>());
+    assert_eq!(config.upstreams[0].probe.healthy, Statuses::success());
+}
+
+// U9
+#[test]
+fn healthy_statuses_are_numbers_classes_and_ranges() {
+    let healthy = |list: &str| good(&web(&format!("probe = {{ path = \"/\", healthy = {list} }}"))).upstreams[0].probe.healthy.clone();
+    let mixed = healthy("[\"2xx\", 424, \"301-303\"]");
+    let taken: Vec<u16> = (100..=599).filter(|status| mixed.contains(*status)).collect();
+    assert_eq!(taken, (200..=299).chain(301..=303).chain([424]).collect::<Vec<_>>());
+    assert_eq!(healthy(&mixed.to_string()), mixed, "it is shown as it is written");
+    assert_eq!(healthy("[200, 424]"), [200, 424].into());
+}
+
+// U9
+#[test]
+fn probes_name_the_host_that_requests_name() {
+    let probe_host = |lines: &str| good(&web(lines)).upstreams[0].probe.host.clone();
+    assert_eq!(probe_host(""), "web");
+    assert_eq!(probe_host("host = \"pass\""), "web");
+    assert_eq!(probe_host("host = \"My.App:3000\""), "My.App:3000");
+    assert_eq!(probe_host("host = \"my.app\"\nprobe = { path = \"/\", host = \"other.app\" }"), "other.app");
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn broken(config: &Config) -> Option<String> {
         must(millisecond <= probe.timeout && probe.timeout <= probe.interval && probe.interval <= day, "probe's times");
         must((1..=100).contains(&probe.rise) && (1..=100).contains(&probe.fall), "rise, fall");
         must(probe.path.is_some() != probe.healthy.is_empty(), "healthy goes with path");
-        must(probe.healthy.iter().all(|status| (100..=599).contains(status)), "healthy");
+        must(![0, 99, 600, u16::MAX].iter().any(|status| probe.healthy.contains(*status)), "healthy");
         must(!probe.host.is_empty() && probe.host.bytes().all(|byte| byte.is_ascii_graphic()), "probe.host");
         if let Some(path) = &probe.path {
             must(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "probe.path");

@@ -23,7 +23,7 @@ pub(crate) fn upstream(host: Host, port: u16) -> Arc<Upstream> {
     };
     let probe = config::Probe {
         path: Some("/ping".to_owned()),
-        healthy: vec![200],
+        healthy: [200].into(),
         host: "db-checker".to_owned(),
         interval: second,
         timeout: second,

@@ -110,7 +110,7 @@ impl Churn {
         let result = match self.rng.u32(..6) {
             0 => ProbeResult::Refused,
             1 => ProbeResult::TimedOut,
-            2 => ProbeResult::Unhealthy("503".into()),
+            2 => unhealthy(503),
             _ => ProbeResult::Passed,
         };
         self.story.pool.probed(id, &result, began, self.story.now);

@@ -4,11 +4,11 @@ use super::*;
 fn replica_goes_down_after_two_failed_probes_and_up_after_one_that_passes() {
     let mut story = Story::of(&[1, 2]);
     story.pass_time(ms(1000));
-    story.probe(1, &ProbeResult::Unhealthy("503".into()));
+    story.probe(1, &unhealthy(503));
     assert_eq!(story.usable(), [1, 2]);
-    story.probe(1, &ProbeResult::Unhealthy("503".into()));
+    story.probe(1, &unhealthy(503));
     assert_eq!(story.usable(), [2]);
-    assert_eq!((story.view(1).health, story.view(1).reason.as_str()), (Health::Down, "probe: 503"));
+    assert_eq!((story.view(1).health, story.view(1).reason.as_str()), (Health::Down, "probe: status 503"));
     story.probe(1, &ProbeResult::Passed);
     story.probe(1, &ProbeResult::Passed);
     assert_eq!(story.usable(), [1, 2]);
@@ -51,7 +51,7 @@ fn replica_that_says_it_is_unhealthy_is_believed_although_it_answers_requests() 
     let mut story = Story::of(&[1, 2]);
     for _ in 0..2 {
         story.record(1, ok(5));
-        story.probe(1, &ProbeResult::Unhealthy("503".into()));
+        story.probe(1, &unhealthy(503));
     }
     assert_eq!(story.usable(), [2]);
     story.record(1, ok(5));
@@ -83,8 +83,8 @@ fn when_all_are_down_the_proven_ones_are_tried_and_never_the_unproven() {
     let mut story = Story::of(&[1, 2]);
     story.answer(&[1, 2, 3]);
     for n in [1, 2] {
-        story.probe(n, &ProbeResult::Unhealthy("404".into()));
-        story.probe(n, &ProbeResult::Unhealthy("404".into()));
+        story.probe(n, &unhealthy(404));
+        story.probe(n, &unhealthy(404));
     }
     assert_eq!(story.usable(), [1, 2]);
     assert_eq!(story.candidate(1).limit, u32::MAX, "they answer, if only badly");
@@ -230,7 +230,7 @@ fn replica_that_drains_is_down_only_when_nobody_answers_there() {
     story.next_answer(&[1]);
     story.next_answer(&[1]);
     assert_eq!(story.view(2).membership, Membership::Draining);
-    for result in [ProbeResult::Refused, ProbeResult::Unhealthy("status 503".into())].iter().cycle().take(6) {
+    for result in [ProbeResult::Refused, unhealthy(503)].iter().cycle().take(6) {
         story.pass_time(ms(1000));
         story.probe(2, result);
         assert_eq!(story.view(2).health, Health::Up, "it closes its door, and finishes what it has: {result:?}");
@@ -275,4 +275,32 @@ fn replicas_that_joined_together_are_not_probed_together_for_ever() {
         })
         .max();
     assert!(most <= Some(4), "{most:?} within 10 ms");
+}
+
+// U5
+#[test]
+fn a_new_replica_that_fails_its_probe_is_reported_once_after_a_second_for_each_kind_of_failure() {
+    let mut story = Story::of(&[1]);
+    story.next_answer(&[1, 2]);
+    story.events();
+    let reported = |story: &mut Story, result: &ProbeResult, time: Duration| {
+        let end = story.now + time;
+        let mut reports = Vec::new();
+        while story.now < end {
+            story.pass_time(ms(100));
+            story.probe(2, result);
+            let events = story.events().into_iter().filter(|(_, kind)| matches!(kind, EventKind::Unproven(_)));
+            reports.extend(events.map(|event| (event, story.elapsed())));
+        }
+        reports
+    };
+    assert_eq!(reported(&mut story, &ProbeResult::Refused, ms(900)), [], "it may be starting");
+    let refused = reported(&mut story, &ProbeResult::Refused, ms(5000));
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].0, (2, EventKind::Unproven(ProbeResult::Refused)));
+    let wrong_path = reported(&mut story, &unhealthy(404), ms(5000));
+    assert_eq!(wrong_path.len(), 1, "it listens now, and another thing is wrong: {wrong_path:?}");
+    story.probe(2, &ProbeResult::Passed);
+    assert_eq!(story.view(2).health, Health::Up);
+    assert_eq!(reported(&mut story, &unhealthy(404), ms(5000)), [], "it is down then, which is another event");
 }

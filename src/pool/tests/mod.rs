@@ -51,6 +51,11 @@ fn ok(milliseconds: u64) -> Outcome {
     Outcome::Answered { status: 200, first_byte: ms(milliseconds) }
 }
 
+/// A probe that was answered with this status.
+fn unhealthy(code: u16) -> ProbeResult {
+    ProbeResult::Unhealthy(Unhealthy::Status { code, location: None })
+}
+
 /// A break that was noticed as it happened.
 fn broke_at(time: Instant) -> Break {
     Break { earliest: time, noticed: time }
