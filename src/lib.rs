@@ -29,6 +29,7 @@
 //! admin/      /metrics, /status, /ready
 //! command/    check, status, ready
 //! failure.rs  failed requests: the log and the last fifty
+//! exhaustion.rs  errors of this host's own, which say nothing about a replica
 //! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread;  sync.rs  atomics and locks
 //! ```
 //!
@@ -45,6 +46,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod discovery;
+mod exhaustion;
 pub mod failure;
 pub mod pool;
 pub mod probe;

@@ -115,7 +115,9 @@ pub(super) async fn examine(
 fn guess_own(host: &Host) -> String {
     match is_loopback(host) {
         true => format!("{host} is this proxy's own container: write the app's name on the network as address"),
-        false => "every address is this proxy: an alias of the app is also the proxy's own; give the app another".to_owned(),
+        false => {
+            "every address is this proxy: an alias of the app is also the proxy's own; give the app another".to_owned()
+        }
     }
 }
 
@@ -139,7 +141,7 @@ async fn probe_all(addresses: Vec<IpAddr>, upstream: &config::Upstream) -> Vec<(
     for address in addresses {
         let (prober, how) = (prober.clone(), upstream.probe.clone());
         let address = SocketAddr::new(address, upstream.port);
-        probes.spawn(async move { (address, prober.probe(address, &how).await) });
+        probes.spawn(async move { (address, prober.probe(address, &how, Duration::MAX).await) });
     }
     let mut results = probes.join_all().await;
     results.sort_unstable_by_key(|(address, _)| *address);
@@ -219,7 +221,7 @@ async fn host_warning(upstream: &config::Upstream, results: &[(SocketAddr, Probe
     }
     let path = probe.path.clone().unwrap_or_else(|| "/".to_owned());
     let as_request = config::Probe { path: Some(path.clone()), host: shown.clone(), ..probe.clone() };
-    let result = Prober::new("check").probe(*address, &as_request).await;
+    let result = Prober::new("check").probe(*address, &as_request, Duration::MAX).await;
     let ProbeResult::Unhealthy(Unhealthy::Status { code: code @ (400 | 403 | 421), .. }) = result else { return None };
     let remedy = match &upstream.host_header {
         HostHeader::Pass => format!(

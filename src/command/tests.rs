@@ -298,7 +298,10 @@ async fn a_name_that_nobody_can_know_is_told_from_one_that_nobody_has() {
     let bridge = said("192.0.2.53", Resolution::Absent).await;
     assert!(bridge.contains("default bridge") && bridge.contains("192.0.2.53"), "{bridge}");
     let internal = said("127.0.0.11", Resolution::Failed("no answer from 127.0.0.11:53 within 1s".into())).await;
-    assert!(internal.contains("--internal") && internal.contains("no container on this proxy's networks"), "{internal}");
+    assert!(
+        internal.contains("--internal") && internal.contains("no container on this proxy's networks"),
+        "{internal}"
+    );
     assert!(!internal.contains("is there a DNS server"), "{internal}");
     let unknown = said("127.0.0.11", Resolution::Absent).await;
     assert!(unknown.starts_with("no container on this proxy's networks has that name"), "{unknown}");

@@ -3,11 +3,12 @@
 use super::section::{Key, Reader, Section, kind, nearest};
 use super::statuses::statuses;
 use super::value::{
-    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, path_prefix, port,
-    probe_path, quoted, route_host, size, socket, string, time,
+    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, path_prefix, port, probe_path,
+    quoted, route_host, size, socket, string, time,
 };
 use super::{
-    Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses, Upstream, limits,
+    Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses, Upstream,
+    limits,
 };
 use crate::route;
 use std::net::SocketAddr;

@@ -74,7 +74,9 @@ fn one(value: &Value) -> Result<RangeInclusive<u16>, String> {
     };
     match (range, value) {
         (Some(range), _) if is_within(&range) => Ok(range),
-        (Some(_), _) => Err(format!("has {value}, which is out of bounds; write statuses from 100 to 599, the lower one first")),
+        (Some(_), _) => {
+            Err(format!("has {value}, which is out of bounds; write statuses from 100 to 599, the lower one first"))
+        }
         (None, Value::Text { text, raw }) if raw.is_some() || text.parse::<i64>().is_err() => match text.parse() {
             Ok(status) if is_within(&(status..=status)) => Ok(status..=status),
             _ => Err(format!(

@@ -9,17 +9,13 @@
 
 use super::balancer::Estimate;
 use super::endpoint::{EndpointId, Health};
+use super::pace;
+use super::probe_result::DueProbe;
 use super::stuck::Stuck;
 use super::window::{Answer, Load, STUCK_ALONE, Window};
 use super::{EventKind, Outcome, Pool, ProbeResult, ejection};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// A replica that is not up and refused a probe is asked again after this time, then twice as long, up to the probe's
-/// interval: a container's record appears before its process listens, and a second of waiting is a second of outage.
-const RETRY: Duration = Duration::from_millis(100);
-/// While nobody is usable it does not get longer than this.
-const RETRY_ALONE: Duration = Duration::from_millis(250);
 /// Each fall within this time of a rise doubles the passes needed to rise …
 const CALM: Duration = Duration::from_secs(60);
 /// … up to this many: at one probe a second, a replica that comes and goes is out for eight seconds each time.
@@ -114,12 +110,6 @@ impl Condition {
         down
     }
 
-    /// How long to wait after a failed probe of a replica that is not up.
-    fn backoff(&self, interval: Duration, alone: bool) -> Duration {
-        let doubled = RETRY * (1 << self.failures.saturating_sub(1).min(10));
-        doubled.min(if alone { RETRY_ALONE } else { interval }).min(interval)
-    }
-
     /// When a request was last answered.
     pub(super) fn last_answer(&self) -> Option<Instant> {
         self.answered
@@ -139,13 +129,18 @@ impl Condition {
 impl Pool {
     /// The endpoints to probe now. Each is held back until its result comes in, or for two intervals: a probe takes one
     /// at most, so its result got lost.
-    pub fn due_probes(&mut self, now: Instant) -> Vec<(EndpointId, SocketAddr)> {
+    pub fn due_probes(&mut self, now: Instant) -> Vec<DueProbe> {
         self.notice(now);
         let lost = now + 2 * self.settings.probe_interval;
         let mut due = Vec::new();
         for endpoint in self.endpoints.iter_mut().filter(|e| e.condition.probe_due <= now) {
-            endpoint.condition.probe_due = lost;
-            due.push((endpoint.id, endpoint.address));
+            let condition = &mut endpoint.condition;
+            condition.probe_due = lost;
+            let connect_within = match condition.health {
+                Health::Unproven => pace::connect_within(condition.failures),
+                Health::Up | Health::Down => Duration::MAX,
+            };
+            due.push(DueProbe { id: endpoint.id, address: endpoint.address, health: condition.health, connect_within });
         }
         self.plan_wake(now);
         due
@@ -196,7 +191,7 @@ impl Pool {
                 self.fail_probe(index, result, Cause::Refused, began, now);
             }
             ProbeResult::Unhealthy(_) => self.fail_probe(index, result, Cause::Unhealthy, began, now),
-            ProbeResult::Exhausted => {}
+            ProbeResult::Exhausted => self.report_stuck(index, result, began, now),
         }
         self.wake_by(self.endpoints[index].condition.probe_due);
         self.settle(now);
@@ -301,14 +296,10 @@ impl Pool {
 
     fn fail_probe(&mut self, index: usize, result: &ProbeResult, cause: Cause, began: Instant, now: Instant) {
         self.fail(index, &format!("probe: {result}"), cause, now);
-        let endpoint = &mut self.endpoints[index];
-        let new = endpoint.condition.health == Health::Unproven && endpoint.active();
-        if new && endpoint.condition.stuck.is_news(result, began, now) {
-            let address = endpoint.address;
-            self.say(Some(address), EventKind::Unproven(result.clone()));
-        }
+        self.report_stuck(index, result, began, now);
         let alone = self.outage(now);
         let interval = self.settings.probe_interval;
+        let newcomers = self.endpoints.iter().filter(|e| e.condition.health == Health::Unproven).count();
         let endpoint = &mut self.endpoints[index];
         match &mut endpoint.suspicion {
             // Whoever was listed does not listen yet. Until it does, the address may change hands again.
@@ -317,10 +308,25 @@ impl Pool {
                 suspicion.again(now);
                 self.ask_for_doubts(now);
             }
-            None if endpoint.condition.health != Health::Up && cause != Cause::TimedOut => {
-                endpoint.condition.probe_due = now + endpoint.condition.backoff(interval, alone);
+            // One that accepts and does not answer has a request of ours, so it gets no other before the interval is over.
+            None if endpoint.condition.health == Health::Unproven && *result != ProbeResult::TimedOut => {
+                let age = now.saturating_duration_since(endpoint.since);
+                endpoint.condition.probe_due = now + pace::after_new(age, newcomers, interval, alone);
+            }
+            None if endpoint.condition.health == Health::Down && cause != Cause::TimedOut => {
+                endpoint.condition.probe_due = now + pace::after_down(endpoint.condition.failures, interval, alone);
             }
             _ => {}
+        }
+    }
+
+    /// Says of a new replica how its probes fail, once it has failed them for a while.
+    fn report_stuck(&mut self, index: usize, result: &ProbeResult, began: Instant, now: Instant) {
+        let endpoint = &mut self.endpoints[index];
+        let new = endpoint.condition.health == Health::Unproven && endpoint.active();
+        if new && endpoint.condition.stuck.is_news(result, began, now) {
+            let address = endpoint.address;
+            self.say(Some(address), EventKind::Unproven(result.clone()));
         }
     }
 

@@ -16,6 +16,7 @@ mod ejection;
 pub mod endpoint;
 mod health;
 mod membership;
+mod pace;
 mod probe_result;
 pub mod retry;
 #[cfg(test)]
@@ -35,7 +36,7 @@ use window::Borne;
 
 pub use balancer::{Bound, Candidate, lowest, pick};
 pub use endpoint::{EndpointId, EndpointView, Health, HeldBack, Membership};
-pub use probe_result::{ProbeResult, Unhealthy};
+pub use probe_result::{DueProbe, ProbeResult, Unhealthy};
 pub use suspicion::{Break, HANDOVER};
 pub use window::Load;
 

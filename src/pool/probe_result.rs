@@ -1,9 +1,12 @@
-//! What a probe ended in.
+//! What a probe ended in, and which probes are due.
 //!
 //! One `Display` for the log, `/status` and `evenkeel check`. What a result means for the replica is decided in `health`; what
 //! the operator may do about it is guessed in [`crate::upstream::remedy`].
 
+use super::endpoint::{EndpointId, Health};
 use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What a probe ended in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,4 +101,17 @@ impl fmt::Display for Unhealthy {
             Unhealthy::Broken(error) => error,
         })
     }
+}
+
+/// A probe to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueProbe {
+    /// The endpoint to be probed.
+    pub id: EndpointId,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its health: endpoints of one health never wait for probes of those of another.
+    pub health: Health,
+    /// How long the connect may take, if less than the probe's time-out.
+    pub connect_within: Duration,
 }

@@ -3,11 +3,12 @@
 use super::Probe;
 use crate::clock;
 use crate::config;
+use crate::exhaustion::is_exhaustion;
 use crate::pool::{ProbeResult, Unhealthy};
 use crate::proxy::PROBE_FIELD;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -44,12 +45,8 @@ impl Prober {
         Prober { instance: instance.into() }
     }
 
-    async fn ask(&self, address: SocketAddr, how: &config::Probe) -> ProbeResult {
-        let mut stream = match connect(address).await {
-            Ok(stream) => stream,
-            Err(error) => return refused_or(error),
-        };
-        let Some(path) = &how.path else { return ProbeResult::Passed };
+    /// Asks over a connection that was made.
+    async fn ask(&self, stream: &mut TcpStream, path: &str, how: &config::Probe) -> ProbeResult {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: evenkeel-probe/{}\r\n{PROBE_FIELD}: {}\r\nAccept: */*\r\n\
              Connection: close\r\n\r\n",
@@ -57,50 +54,63 @@ impl Prober {
             env!("CARGO_PKG_VERSION"),
             self.instance
         );
-        let result = match exchange(&mut stream, request.as_bytes()).await {
+        match exchange(stream, request.as_bytes()).await {
             Ok(head) => head.judge(how),
             Err(cause) => ProbeResult::Unhealthy(cause),
-        };
-        tokio::spawn(linger(stream));
-        result
-    }
-}
-
-impl Probe for Prober {
-    async fn probe(&self, address: SocketAddr, how: &config::Probe) -> ProbeResult {
-        let asking = self.ask(address, how);
-        tokio::pin!(asking);
-        loop {
-            let deadline = clock::now() + how.timeout;
-            tokio::select! {
-                biased;
-                result = &mut asking => return result,
-                () = sleep_until(deadline.into()) => {}
-            }
-            // The answer may lie in the socket: the timers and the sockets are told of in one go, the sockets not first.
-            tokio::task::yield_now().await;
-            tokio::select! {
-                biased;
-                result = &mut asking => return result,
-                () = std::future::ready(()) => {}
-            }
-            // It was us who did not run: the replica has had no chance to answer yet, so it gets the time again.
-            if clock::now().saturating_duration_since(deadline) < STOPPED {
-                return ProbeResult::TimedOut;
-            }
         }
     }
 }
 
-/// Connects; waits while this host itself is out of descriptors or ports, as that is no replica's fault.
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
+impl Probe for Prober {
+    async fn probe(&self, address: SocketAddr, how: &config::Probe, connect_within: Duration) -> ProbeResult {
+        let patience = how.timeout.min(connect_within);
+        let mut deadline = clock::now() + patience;
+        let mut stream = match connect(address, &mut deadline, patience).await {
+            Ok(stream) => stream,
+            Err(failed) => return failed,
+        };
+        let Some(path) = &how.path else { return ProbeResult::Passed };
+        deadline += how.timeout - patience;
+        let answer = until(&mut deadline, how.timeout, self.ask(&mut stream, path, how)).await;
+        tokio::spawn(linger(stream));
+        answer.unwrap_or(ProbeResult::TimedOut)
+    }
+}
+
+/// The result of `future`, unless the deadline passes. It is put off by the whole `patience` where it was this process that
+/// did not run: the replica has had no chance to answer then.
+async fn until<T>(deadline: &mut Instant, patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(future);
     loop {
-        match TcpStream::connect(address).await {
-            Err(e) if e.kind() == ErrorKind::AddrNotAvailable => sleep(LOCAL_RETRY).await,
-            Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE)) => sleep(LOCAL_RETRY).await,
-            connected => return connected,
+        tokio::select! {
+            biased;
+            result = &mut future => return Some(result),
+            () = sleep_until((*deadline).into()) => {}
+        }
+        // The answer may lie in the socket: the timers and the sockets are told of in one go, the sockets not first.
+        tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            result = &mut future => return Some(result),
+            () = std::future::ready(()) => {}
+        }
+        let now = clock::now();
+        if now.saturating_duration_since(*deadline) < STOPPED {
+            return None;
+        }
+        *deadline = now + patience;
+    }
+}
+
+/// Connects; tries again while this host itself is out of descriptors or ports, as that is no replica's fault.
+async fn connect(address: SocketAddr, deadline: &mut Instant, patience: Duration) -> Result<TcpStream, ProbeResult> {
+    loop {
+        match until(deadline, patience, TcpStream::connect(address)).await {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) if !is_exhaustion(&error) => return Err(refused_or(error)),
+            Some(Err(_)) if clock::now() + LOCAL_RETRY >= *deadline => return Err(ProbeResult::Exhausted),
+            Some(Err(_)) => sleep(LOCAL_RETRY).await,
+            None => return Err(ProbeResult::ConnectTimedOut),
         }
     }
 }

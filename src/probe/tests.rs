@@ -3,10 +3,11 @@
 use super::*;
 use crate::config::Host;
 use crate::discovery::tests::{ip, upstream};
-use crate::pool::{EndpointView, Health, Resolution};
+use crate::pool::{EndpointView, Resolution};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,7 +29,7 @@ struct Scripted {
 }
 
 impl Probe for Scripted {
-    async fn probe(&self, address: SocketAddr, _: &config::Probe) -> ProbeResult {
+    async fn probe(&self, address: SocketAddr, _: &config::Probe, _: Duration) -> ProbeResult {
         self.asked.lock().push((address, clock::now()));
         *self.under_way.lock() += 1;
         let now = *self.under_way.lock();
@@ -140,6 +141,31 @@ async fn probes_of_a_large_upstream_that_hangs_do_not_pile_up() {
     assert!(asked >= 58 * AT_ONCE, "{asked} probes: as many as the slots bear");
 }
 
+// A11
+#[tokio::test(start_paused = true)]
+async fn a_hung_replica_is_noticed_in_time_however_many_new_addresses_swallow_connects() {
+    let upstream = serving(3);
+    let probe = Arc::new(Scripted { takes: ms(1000), ..Scripted::default() });
+    tokio::spawn(run(upstream.clone(), probe.clone()));
+    until(|| views(&upstream).iter().all(|e| e.health == Health::Up)).await;
+    let black_hole = |n: u16| IpAddr::from([127, 2, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+    let holes: Vec<_> = (1..=1000).map(black_hole).collect();
+    let failing = holes.iter().map(|ip| (SocketAddr::new(*ip, 8080), ProbeResult::ConnectTimedOut));
+    probe.failing.lock().extend(failing);
+    let all = (1..=3).map(ip).chain(holes).collect();
+    upstream.apply(|pool, now| {
+        pool.asked(now);
+        pool.resolved(&Resolution::Addresses(all), &[], now, now);
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let hung = SocketAddr::new(ip(1), 8080);
+    probe.failing.lock().insert(hung, ProbeResult::TimedOut);
+    let hangs = clock::now();
+    until(|| views(&upstream).iter().any(|e| e.address == hung && e.health == Health::Down)).await;
+    let took = clock::now() - hangs;
+    assert!(took <= ms(3100), "{took:?}: two probes that time out, and one under way");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_loop_sleeps() {
     let upstream = serving(1);
@@ -167,6 +193,9 @@ fn how(path: Option<&str>) -> config::Probe {
     }
 }
 
+/// The connect may take as long as the probe.
+const NO_HURRY: Duration = Duration::MAX;
+
 fn prober() -> Prober {
     Prober::new("test-1")
 }
@@ -179,7 +208,7 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
-    prober().probe(address, &how(Some("/ping"))).await
+    prober().probe(address, &how(Some("/ping")), NO_HURRY).await
 }
 
 /// Probes a server that answers with these bytes and closes.
@@ -210,10 +239,10 @@ fn assert_unhealthy(result: &ProbeResult, with: &str) {
 async fn without_a_path_a_listening_port_passes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(prober().probe(address, &how(None)).await, ProbeResult::Passed);
+    assert_eq!(prober().probe(address, &how(None), NO_HURRY).await, ProbeResult::Passed);
     drop(listener);
-    assert_eq!(prober().probe(address, &how(None)).await, ProbeResult::Refused);
-    assert_eq!(prober().probe(address, &how(Some("/ping"))).await, ProbeResult::Refused);
+    assert_eq!(prober().probe(address, &how(None), NO_HURRY).await, ProbeResult::Refused);
+    assert_eq!(prober().probe(address, &how(Some("/ping")), NO_HURRY).await, ProbeResult::Refused);
 }
 
 #[tokio::test]
@@ -288,7 +317,24 @@ async fn a_giant_head_is_unhealthy_and_costs_no_memory() {
 async fn a_replica_that_says_nothing_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let how = config::Probe { timeout: ms(50), ..how(Some("/ping")) };
-    assert_eq!(prober().probe(listener.local_addr().unwrap(), &how).await, ProbeResult::TimedOut);
+    assert_eq!(prober().probe(listener.local_addr().unwrap(), &how, NO_HURRY).await, ProbeResult::TimedOut);
+}
+
+// U11
+#[tokio::test]
+async fn a_connect_that_meets_silence_is_given_up_as_soon_as_it_may_be() {
+    // A listener whose queue is full drops the SYN, as an address does that nobody has.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(ms(300), TcpStream::connect(address)).await {
+        fillers.push(stream);
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(prober().probe(address, &how(Some("/ping")), ms(200)).await, ProbeResult::ConnectTimedOut);
+    assert!((ms(190)..ms(900)).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -346,7 +392,7 @@ async fn probe_while_stopped(address: SocketAddr) -> ProbeResult {
         std::thread::sleep(ms(700));
     });
     let how = config::Probe { timeout: ms(300), ..how(Some("/ping")) };
-    let result = prober().probe(address, &how).await;
+    let result = prober().probe(address, &how, NO_HURRY).await;
     stop.await.unwrap();
     result
 }

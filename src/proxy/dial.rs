@@ -2,6 +2,7 @@
 
 use super::exchange::Attempts;
 use super::socket::{self, Reader, Writer};
+use crate::exhaustion::is_exhaustion;
 use crate::pool::Outcome;
 use crate::upstream::{Lease, Upstream};
 use socket2::{SockRef, TcpKeepalive};
@@ -81,12 +82,6 @@ async fn connect(address: SocketAddr, connect_timeout: Duration) -> Result<TcpSt
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    let local = [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOBUFS, Errno::ENOMEM];
-    error.raw_os_error().is_some_and(|code| local.contains(&Errno::from_raw(code)))
-}
-
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?;
@@ -144,8 +139,8 @@ mod tests {
         let upstream = upstream(crate::config::Host::Name("app".into()), port);
         upstream.apply(|pool, now| {
             pool.resolved(&Resolution::Addresses(vec![ip(1)]), &[], now, now);
-            for (id, _) in pool.due_probes(now) {
-                pool.probed(id, &ProbeResult::Passed, now, now);
+            for probe in pool.due_probes(now) {
+                pool.probed(probe.id, &ProbeResult::Passed, now, now);
             }
         });
         let lease = upstream.acquire(&[]).expect("it is proven");

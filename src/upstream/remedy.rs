@@ -32,7 +32,9 @@ pub fn remedy(result: &ProbeResult, upstream: &config::Upstream) -> String {
             Unhealthy::Ring => {
                 format!("the address leads to a proxy: is {host} an alias of the proxy instead of the app's?")
             }
-            Unhealthy::Tls => format!("replicas are spoken to in plain HTTP/1.1, and port {port} wants TLS: use another port"),
+            Unhealthy::Tls => {
+                format!("replicas are spoken to in plain HTTP/1.1, and port {port} wants TLS: use another port")
+            }
             Unhealthy::NotHttp => {
                 format!("what listens on port {port} does not speak HTTP/1.1: another service, or the wrong port?")
             }
@@ -56,7 +58,9 @@ fn remedy_of_status(code: u16, location: Option<&str>, path: &str, upstream: &co
         ),
         (301 | 302 | 303 | 307 | 308, Some(to)) => match same_app(to, path) {
             Some(to) => format!("the app has moved {path}: probe.path = \"{to}\""),
-            None => format!("{path} leads to {to}: probe another path, or, if that shows that the app is up, {}", accept()),
+            None => {
+                format!("{path} leads to {to}: probe another path, or, if that shows that the app is up, {}", accept())
+            }
         },
         (404, _) => format!("the app has no {path}: correct probe.path"),
         (401 | 407, _) => format!("{path} wants credentials: probe a path without, or {}", accept()),

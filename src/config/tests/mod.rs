@@ -254,7 +254,9 @@ fn a_probe_with_a_path_takes_any_2xx_where_nothing_is_said() {
 // U9
 #[test]
 fn healthy_statuses_are_numbers_classes_and_ranges() {
-    let healthy = |list: &str| good(&web(&format!("probe = {{ path = \"/\", healthy = {list} }}"))).upstreams[0].probe.healthy.clone();
+    let healthy = |list: &str| {
+        good(&web(&format!("probe = {{ path = \"/\", healthy = {list} }}"))).upstreams[0].probe.healthy.clone()
+    };
     let mixed = healthy("[\"2xx\", 424, \"301-303\"]");
     let taken: Vec<u16> = (100..=599).filter(|status| mixed.contains(*status)).collect();
     assert_eq!(taken, (200..=299).chain(301..=303).chain([424]).collect::<Vec<_>>());

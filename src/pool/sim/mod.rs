@@ -432,7 +432,7 @@ impl Run<'_> {
         let counts: HashMap<EndpointId, u32> =
             proxy.pool.endpoints(now).iter().map(|e| (e.id, proxy.in_flight[replica_at(e.address)])).collect();
         proxy.pool.tick(|id| counts[&id], now);
-        for (id, address) in proxy.pool.due_probes(now) {
+        for DueProbe { id, address, .. } in proxy.pool.due_probes(now) {
             let slotless = self.slots.is_some_and(|slots| slots.taken == slots.all);
             let hangs = self.replicas[replica_at(address)].kind.hangs || slotless;
             let (after, passed) = if hangs { (1.0, false) } else { (1e-3, true) };

@@ -95,7 +95,7 @@ impl Churn {
     }
 
     fn start_probes(&mut self) {
-        for (id, address) in self.story.pool.due_probes(self.story.now) {
+        for DueProbe { id, address, .. } in self.story.pool.due_probes(self.story.now) {
             // One that drains is probed as well, for the requests it still has; one that is gone is not.
             self.story.view(last_byte(&address));
             self.probes.push((id, self.story.now));

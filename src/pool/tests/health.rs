@@ -123,17 +123,63 @@ fn flapping_replica_has_to_pass_ever_more_probes_until_it_is_calm() {
     assert_eq!(passes_needed(&mut story), Some(1), "calm for three minutes");
 }
 
+// U11
 #[test]
 fn container_that_is_listed_before_it_listens_is_up_soon_after_it_does() {
-    let mut story = Story::new();
-    story.answer(&[1]);
-    let listens = story.now + ms(500);
-    while story.usable().is_empty() {
-        story.pass_time(ms(10));
-        let result = if story.now < listens { ProbeResult::Refused } else { ProbeResult::Passed };
-        story.probe_all(&result);
+    for (takes, most) in [(500, 60), (1500, 210), (30_000, 210)] {
+        let mut story = Story::of(&[1]);
+        story.next_answer(&[1, 2]);
+        let (listens, mut probes) = (story.now + ms(takes), 0);
+        while story.usable().len() < 2 {
+            story.pass_time(ms(10));
+            for probe in story.pool.due_probes(story.now) {
+                let new = last_byte(&probe.address) == 2;
+                let result = if new && story.now < listens { ProbeResult::Refused } else { ProbeResult::Passed };
+                story.pool.probed(probe.id, &result, story.now, story.now);
+                probes += u64::from(new);
+            }
+        }
+        let late = story.now - listens;
+        assert!(late <= ms(most), "{late:?} after a start of {takes} ms");
+        assert!(probes <= 22 + takes / 200, "{probes} probes in a start of {takes} ms");
     }
-    assert!(story.now - listens <= ms(250), "{:?} after", story.now - listens);
+}
+
+// U11
+#[test]
+fn new_replicas_that_hang_or_never_start_are_asked_seldom() {
+    let asked = |replicas: &[u8], result: ProbeResult, takes: Duration| {
+        let mut story = Story::new();
+        story.answer(replicas);
+        story.pass_time(Duration::from_secs(70));
+        let (mut probes, end) = (0_usize, story.now + Duration::from_secs(10));
+        while story.now < end {
+            story.pass_time(ms(10));
+            for probe in story.pool.due_probes(story.now) {
+                story.pool.probed(probe.id, &result, story.now - takes, story.now);
+                probes += 1;
+            }
+        }
+        probes
+    };
+    assert!(asked(&[1], ProbeResult::Refused, ms(0)) <= 42, "four a second while nobody is up");
+    let hung = asked(&[1], ProbeResult::TimedOut, ms(1000));
+    assert!(hung >= 10, "{hung}: what accepts and hangs is asked one request after the other");
+    let crowd: Vec<u8> = (1..=250).collect();
+    let all = asked(&crowd, ProbeResult::Refused, ms(0));
+    assert!(all <= 5300, "{all} of 250 in ten seconds: 500 a second");
+}
+
+// D20
+#[test]
+fn a_probe_that_this_host_could_not_make_says_nothing_about_the_replica() {
+    let mut story = Story::of(&[1, 2]);
+    for _ in 0..10 {
+        story.pass_time(ms(1000));
+        story.probe(1, &ProbeResult::Exhausted);
+    }
+    assert_eq!(story.usable(), [1, 2]);
+    assert_eq!(story.events(), [], "and nobody is told that it is ill");
 }
 
 #[test]
@@ -212,7 +258,7 @@ fn stop_of_the_whole_process_takes_nobody_down() {
     assert_eq!(probed.len(), 3);
     let began = story.now;
     story.now += Duration::from_secs(10); // SIGSTOP
-    for (id, _) in probed {
+    for DueProbe { id, .. } in probed {
         story.pool.probed(id, &ProbeResult::TimedOut, began, story.now);
         story.pool.record(id, Outcome::ConnectTimedOut, QUIET, story.now);
     }

@@ -167,14 +167,14 @@ impl Story {
 
     /// All probes that are due.
     fn probe_all(&mut self, result: &ProbeResult) {
-        for (id, _) in self.pool.due_probes(self.now) {
+        for DueProbe { id, .. } in self.pool.due_probes(self.now) {
             self.pool.probed(id, result, self.now, self.now);
         }
     }
 
     fn probes_due(&mut self) -> Vec<u8> {
         let due = self.pool.due_probes(self.now);
-        due.iter().map(|(_, address)| last_byte(address)).collect()
+        due.iter().map(|probe| last_byte(&probe.address)).collect()
     }
 
     /// Who may be picked.
