@@ -5,6 +5,7 @@
 
 mod own;
 mod resolver;
+mod runtime;
 #[cfg(test)]
 pub(crate) mod tests;
 

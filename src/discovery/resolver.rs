@@ -11,11 +11,11 @@
 //! engines forward AAAA to the outside.
 
 use super::Resolve;
+use super::runtime::Sockets;
 use crate::config::{Dns, Host};
 use crate::pool::Resolution;
 use arc_swap::ArcSwap;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequestOptions, Message, Query, ResponseCode};
@@ -50,7 +50,7 @@ pub struct Resolver {
 struct Servers {
     addresses: Vec<SocketAddr>,
     timeout: Duration,
-    pools: Vec<NameServerPool<TokioRuntimeProvider>>,
+    pools: Vec<NameServerPool<Sockets>>,
 }
 
 impl std::fmt::Debug for Resolver {
@@ -149,7 +149,7 @@ impl Servers {
             let server = NameServerConfig::new(address.ip(), true, connections.into());
             let tls = TlsConfig::new().map_err(|e| e.to_string())?;
             let context = Arc::new(PoolContext::new(options.clone(), tls));
-            Ok(NameServerPool::from_config([server], context, TokioRuntimeProvider::default()))
+            Ok(NameServerPool::from_config([server], context, Sockets::default()))
         };
         let pools = addresses.iter().map(pool).collect::<Result<_, String>>()?;
         Ok(Servers { addresses, timeout, pools })
@@ -175,7 +175,7 @@ impl Servers {
 }
 
 /// Asks one server, and again for the end of a chain of aliases whose addresses the answer did not hold.
-async fn follow(pool: &NameServerPool<TokioRuntimeProvider>, name: &Name) -> Resolution {
+async fn follow(pool: &NameServerPool<Sockets>, name: &Name) -> Resolution {
     let mut asked = vec![name.clone()];
     loop {
         let current = asked.last().unwrap_or(name);
@@ -251,6 +251,7 @@ fn classify(error: NetError) -> Resolution {
         },
         NetError::Dns(DnsError::ResponseCode(code)) => Resolution::Failed(spell(code)),
         NetError::Timeout => Resolution::Failed("no answer in time".to_owned()),
+        NetError::NoConnections => Resolution::Failed("connection refused".to_owned()),
         NetError::Truncated => Resolution::Failed("a truncated answer over UDP and TCP".to_owned()),
         error => Resolution::Failed(error.to_string()),
     }

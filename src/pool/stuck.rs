@@ -27,7 +27,9 @@ impl Stuck {
         let last = self.last.take().filter(|last| last.result.is_like(result));
         let first = || Failing { result: result.clone(), since: began, reported: false };
         let failing = self.last.insert(last.unwrap_or_else(first));
-        let news = !failing.reported && now.saturating_duration_since(failing.since) >= STUCK_FOR;
+        // A ring does not pass by waiting.
+        let lasting = result.is_ring() || now.saturating_duration_since(failing.since) >= STUCK_FOR;
+        let news = !failing.reported && lasting;
         failing.reported |= news;
         news
     }

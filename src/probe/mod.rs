@@ -13,7 +13,7 @@ use crate::config;
 use crate::discovery::TURN;
 use crate::pool::{DueProbe, EndpointId, Health, ProbeResult};
 use crate::upstream::Upstream;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
-use tracing::{debug, error};
+use tracing::debug;
 
 /// Probes of one upstream under way at once, of replicas of one health. All new replicas are due at the same moment, and each
 /// takes a descriptor: so many prove 300 of them in five rounds.
@@ -82,7 +82,6 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
     // Ends with the loop, and the probes under way with it.
     let mut running: JoinSet<Ended> = JoinSet::new();
     let mut asked: HashMap<EndpointId, UnderWay> = HashMap::new();
-    let mut rings = HashSet::new();
     let mut earliest = clock::now();
     loop {
         // Made before the pool is asked, so that a call in between is not missed.
@@ -98,16 +97,6 @@ pub async fn run(upstream: Arc<Upstream>, probe: Arc<impl Probe>) {
                 // One that panicked says nothing about its replica; the pool asks again.
                 if let Ok((id, address, began, result)) = ended {
                     debug!(upstream = &**upstream.name(), endpoint = %address, ?result, "probed");
-                    if !result.is_ring() {
-                        rings.remove(&address);
-                    } else if rings.insert(address) {
-                        error!(
-                            upstream = &**upstream.name(),
-                            endpoint = %address,
-                            "a ring: this address is an Evenkeel, not a replica; check the upstream's address and who else \
-                             has that network alias"
-                        );
-                    }
                     upstream.apply(|pool, now| pool.probed(id, &result, began, now));
                 }
                 continue;

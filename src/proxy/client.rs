@@ -31,8 +31,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is discarded at most while lingering.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
-/// A client that speaks another protocol is logged this often: it tries again and again.
-const FOREIGN_PAUSE: Duration = Duration::from_secs(60);
+/// Clients that speak another protocol, or probe as an Evenkeel does, are logged this often: they come again and again.
+const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 
 /// A buffer grown beyond this by one large head is given back.
 const BUFFER_KEPT: usize = 8 * 1024;
@@ -160,7 +160,13 @@ impl Client {
             return self.turn_away(proxy, &Problem::Method, is_head).await;
         }
         if head.fields.probe {
-            tracing::error!(client = %self.peer, "another Evenkeel probes this one: the proxies form a ring");
+            if let Some(suppressed) = proxy.ring.comes(proxy.millis(), REPEAT_PAUSE) {
+                tracing::error!(
+                    client = %self.peer,
+                    suppressed,
+                    "another Evenkeel probes this one: the proxies form a ring; its upstream's address is this proxy's alias"
+                );
+            }
             return self.turn_away(proxy, &Problem::Loop, is_head).await;
         }
         let target = Target::new(head.target());
@@ -251,8 +257,10 @@ impl Client {
     /// Answers a request that goes to no upstream.
     async fn turn_away(&mut self, proxy: &Proxy, problem: &Problem, is_head: bool) -> End {
         proxy.metrics().refused.add(problem.token());
-        if matches!(problem, Problem::Tls | Problem::Http2) && proxy.foreign.comes(proxy.millis(), FOREIGN_PAUSE) {
-            tracing::warn!(client = %self.peer, "request refused: {}", problem.text());
+        if matches!(problem, Problem::Tls | Problem::Http2)
+            && let Some(suppressed) = proxy.foreign.comes(proxy.millis(), REPEAT_PAUSE)
+        {
+            tracing::warn!(client = %self.peer, suppressed, "request refused: {}", problem.text());
         }
         tracing::debug!(client = %self.peer, reason = problem.token(), "request refused: {}", problem.text());
         self.answer(problem, is_head, false).await

@@ -75,6 +75,8 @@ pub struct Proxy {
     metrics: Arc<ServerMetrics>,
     /// When a client that speaks another protocol was last logged.
     foreign: Occasion,
+    /// When a probe of another Evenkeel was last logged.
+    ring: Occasion,
 }
 
 /// The configuration as requests use it.
@@ -100,6 +102,7 @@ impl Proxy {
             started: clock::now(),
             metrics: Arc::default(),
             foreign: Occasion::default(),
+            ring: Occasion::default(),
         })
     }
 
@@ -198,13 +201,37 @@ impl Drop for UnderWay<'_> {
 struct Occasion {
     /// When the next may be, as [`Proxy::millis`].
     next: AtomicU64,
+    /// How often it has happened without a line since the last one.
+    suppressed: AtomicU64,
 }
 
 impl Occasion {
-    /// Whether it is logged this time, which begins a pause.
-    fn comes(&self, now: u64, pause: Duration) -> bool {
+    /// Whether it is logged this time, which begins a pause; and how often it has happened unlogged before.
+    fn comes(&self, now: u64, pause: Duration) -> Option<u64> {
         let next = self.next.load(Ordering::Relaxed);
         let after = now.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        now >= next && self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let logged =
+            now >= next && self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if logged {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A7
+    #[test]
+    fn what_happens_twenty_thousand_times_is_logged_once_a_minute_with_a_count() {
+        let (occasion, minute) = (Occasion::default(), Duration::from_secs(60));
+        let logged: Vec<_> = (0..20_000).filter_map(|_| occasion.comes(0, minute)).collect();
+        assert_eq!(logged, [0], "the first at once");
+        assert_eq!(occasion.comes(59_999, minute), None);
+        assert_eq!(occasion.comes(60_000, minute), Some(20_000));
+        assert_eq!(occasion.comes(120_000, minute), Some(0));
     }
 }

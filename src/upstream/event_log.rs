@@ -97,6 +97,9 @@ fn log(config: &config::Upstream, event: &Event) {
         EventKind::Draining => info!(upstream, endpoint, "draining: DNS no longer lists it"),
         EventKind::Returned => info!(upstream, endpoint, "returned: DNS lists it again"),
         EventKind::Left => debug!(upstream, endpoint, "left"),
+        EventKind::Unproven(result) if result.is_ring() => {
+            error!(upstream, endpoint, "not usable: its probe fails: {result}; {}", remedy(result, config));
+        }
         EventKind::Unproven(result) => {
             warn!(upstream, endpoint, "not usable: its probe fails: {result}; {}", remedy(result, config));
         }

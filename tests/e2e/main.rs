@@ -56,6 +56,7 @@ mod scaling;
 mod silence;
 mod speed;
 mod swarm;
+mod unproven;
 mod uploads;
 
 use std::sync::Mutex;

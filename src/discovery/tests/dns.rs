@@ -353,3 +353,19 @@ async fn the_second_server_is_asked_when_the_first_is_silent_or_fails() {
     let resolution = Resolver::ask_servers(servers, Duration::from_millis(600), "db-checker").await;
     assert_eq!(resolution, addresses([1]));
 }
+
+// A16
+#[tokio::test]
+async fn a_first_server_that_refuses_costs_no_time() {
+    let second = server_of("db-checker", vec![ip(1)]).await;
+    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let refusing = server(|question, _| code(question, ResponseCode::Refused)).await;
+    for (what, first) in [("nobody listens", nobody), ("REFUSED", refusing)] {
+        for _ in 0..3 {
+            let began = Instant::now();
+            let resolution = Resolver::ask_servers(vec![first, second], Duration::from_secs(4), "db-checker").await;
+            assert_eq!(resolution, addresses([1]));
+            assert!(began.elapsed() < Duration::from_secs(1), "{what}: {:?} of 2 s", began.elapsed());
+        }
+    }
+}
