@@ -184,11 +184,15 @@ pub(super) async fn guess_name(config: &Config, host: &Host, resolution: &Resolu
         }
         Some(server) => format!("the DNS server {server} (dns.server) does not know it; {look}"),
         None if servers.is_empty() => "resolv.conf names no server; set dns.server".to_owned(),
-        None => format!(
-            "names of containers are known to Docker's DNS, {DOCKER_DNS}, alone, and /etc/resolv.conf names {list} instead, as \
-             on the default bridge, where containers have no names: `docker network create` a network, and connect the app \
-             and this proxy to it"
-        ),
+        None => {
+            let down =
+                if answered { String::new() } else { format!("is the DNS server of /etc/resolv.conf ({list}) up? ") };
+            format!(
+                "{down}Names of containers are known to Docker's DNS, {DOCKER_DNS}, alone, and /etc/resolv.conf names {list} \
+                 instead, as on the default bridge, where containers have no names: `docker network create` a network, and \
+                 connect the app and this proxy to it. Outside Docker, write the whole name: search domains are not applied"
+            )
+        }
     }
 }
 

@@ -262,7 +262,7 @@ async fn interim_answers_are_passed_over() {
 // A16
 #[tokio::test]
 async fn a_probe_that_is_answered_with_interim_responses_without_end_ends_soon() {
-    let began = std::time::Instant::now();
+    let began = clock::now();
     let result = probe_http(|mut stream| async move {
         read_request(&mut stream).await;
         while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.is_ok() {
@@ -332,7 +332,7 @@ async fn a_connect_that_meets_silence_is_given_up_as_soon_as_it_may_be() {
     while let Ok(Ok(stream)) = tokio::time::timeout(ms(300), TcpStream::connect(address)).await {
         fillers.push(stream);
     }
-    let began = std::time::Instant::now();
+    let began = clock::now();
     assert_eq!(prober().probe(address, &how(Some("/ping")), ms(200)).await, ProbeResult::ConnectTimedOut);
     assert!((ms(190)..ms(900)).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
