@@ -13,6 +13,9 @@ const BEAT: Duration = Duration::from_millis(50);
 /// within microseconds.
 const SPARE: usize = 16;
 
+/// Triples of head buffers that lie ready: a request holds one for as long as it runs.
+const SPARE_HEADS: usize = 64;
+
 /// A buffer that grew beyond this is not kept: a head with room to spare.
 const SPARE_SIZE: usize = 16 * 1024;
 
@@ -20,6 +23,7 @@ thread_local! {
     static BEAT_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     static INDEX: Cell<usize> = const { Cell::new(0) };
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<Vec<Heads>> = const { RefCell::new(Vec::new()) };
     static RNG: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::new());
 }
 
@@ -66,6 +70,35 @@ pub fn give_back(mut buffer: BytesMut) {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARE {
                 spare.push(buffer);
+            }
+        });
+    }
+}
+
+/// The buffers of one request's heads.
+#[derive(Debug, Default)]
+pub struct Heads {
+    /// The request's as it came.
+    pub client: Vec<u8>,
+    /// The request's on its way to the replica.
+    pub request: Vec<u8>,
+    /// The response's on its way to the client.
+    pub response: Vec<u8>,
+}
+
+/// Buffers for a request: a connection at rest holds none.
+pub fn heads() -> Heads {
+    HEADS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Takes back the buffers of a request that is over.
+pub fn give_back_heads(heads: Heads) {
+    if [&heads.client, &heads.request, &heads.response].iter().all(|buffer| buffer.capacity() <= SPARE_SIZE) {
+        // As with `give_back`.
+        let _ = HEADS.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_HEADS {
+                spare.push(heads);
             }
         });
     }

@@ -108,6 +108,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
     let header_timeout = s.take("header_timeout", duration(limits::TIMEOUT)).unwrap_or(default.header_timeout);
     let max_header = s.take("max_header", size(limits::HEADER)).map_or(default.max_header, count);
     let max_target = s.take("max_target", size(limits::TARGET)).map(count);
+    let max_buffered = s.take("max_buffered", size(limits::BUFFERED)).map_or(default.max_buffered, count);
     let body_idle = s.take("body_idle", duration(limits::TIMEOUT)).unwrap_or(default.body_idle);
     let client_idle = s.take("client_idle", duration(limits::TIMEOUT)).unwrap_or(default.client_idle);
     let max_connections = s.take("max_connections", integer(limits::MANY)).map_or(default.max_connections, count);
@@ -160,6 +161,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         header_timeout,
         max_header,
         max_target: max_target.unwrap_or(default.max_target.min(max_header)),
+        max_buffered,
         body_idle,
         client_idle,
         max_connections,

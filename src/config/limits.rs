@@ -27,6 +27,9 @@ pub const HEADER: RangeInclusive<u64> = 1 << 10..=1 << 20;
 /// Bytes of a request's target; also within `max_header`.
 pub const TARGET: RangeInclusive<u64> = 64..=1 << 20;
 
+/// Bytes that requests hold, all together: from the smallest that a head of the largest size fits into, to 64 GiB.
+pub const BUFFERED: RangeInclusive<u64> = 1 << 20..=1 << 36;
+
 /// Worker threads: more than the cores of the largest machines that run Docker.
 pub const THREADS: RangeInclusive<u64> = 0..=512;
 

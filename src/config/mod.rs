@@ -173,6 +173,8 @@ pub struct Server {
     pub max_header: usize,
     /// Bytes of a request's target.
     pub max_target: usize,
+    /// Bytes of heads and of bodies kept for another attempt, over all clients, beyond 16 KiB for each.
+    pub max_buffered: usize,
     /// The longest pause within a body, either way.
     pub body_idle: Duration,
     /// How long a client's connection may wait for its next request.
@@ -195,6 +197,7 @@ impl Default for Server {
             header_timeout: Duration::from_secs(10),
             max_header: 64 << 10,
             max_target: 8 << 10,
+            max_buffered: 64 << 20,
             body_idle: Duration::from_secs(30),
             client_idle: Duration::from_secs(60),
             max_connections: 0,

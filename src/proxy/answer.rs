@@ -35,6 +35,8 @@ pub enum Problem {
     Unavailable,
     /// `max_waiting` requests wait already.
     Overloaded,
+    /// Requests hold `max_buffered` already.
+    NoMemory,
     /// This host has no descriptor or local port left for another connection.
     Exhausted,
     /// Nobody accepted a connection.
@@ -64,7 +66,7 @@ impl Problem {
             Problem::Method => 405,
             Problem::NoRoute => 404,
             Problem::Loop => 508,
-            Problem::Unavailable | Problem::Overloaded | Problem::Exhausted => 503,
+            Problem::Unavailable | Problem::Overloaded | Problem::NoMemory | Problem::Exhausted => 503,
             Problem::ConnectTimeout | Problem::ResponseTimeout => 504,
             Problem::Refused
             | Problem::Broken
@@ -94,7 +96,7 @@ impl Problem {
             Problem::NoRoute => "destination_not_found",
             Problem::Loop => "proxy_loop_detected",
             Problem::Unavailable => "destination_unavailable",
-            Problem::Overloaded | Problem::Exhausted => "connection_limit_reached",
+            Problem::Overloaded | Problem::NoMemory | Problem::Exhausted => "connection_limit_reached",
             Problem::Refused => "connection_refused",
             Problem::ConnectTimeout => "connection_timeout",
             Problem::Broken => "connection_terminated",
@@ -123,6 +125,7 @@ impl Problem {
             Problem::Loop => "this is a proxy: its upstream's address leads to a proxy, perhaps in a ring",
             Problem::Unavailable => "no replica became available in time",
             Problem::Overloaded => "too many requests wait for a replica",
+            Problem::NoMemory => "requests hold as much memory as server.max_buffered allows",
             Problem::Exhausted => "the proxy has no descriptor or port left for another connection",
             Problem::Refused => "no replica accepted a connection",
             Problem::ConnectTimeout => "no replica accepted a connection in time",

@@ -12,12 +12,14 @@ use super::inflow::Inflow;
 use super::kept::Idle;
 use super::response::{Delivery, ResponseHead};
 use super::socket::{Reader, WriteError};
+use super::timer::Timer;
 use super::transfer::pass_on;
 use crate::clock;
 use crate::pool::Outcome;
 use crate::pool::retry::Failure;
 use crate::upstream::{Fate, Lease};
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -27,6 +29,14 @@ const MOVE_TICK: Duration = Duration::from_millis(100);
 
 /// Interim responses that one request may bring. Servers send one or two; more is a flood.
 const MAX_INTERIM: u32 = 32;
+
+/// A request of at most this many bytes fits into the receive buffer of whoever did not begin to read: that its bytes stay
+/// unacknowledged shows that nobody is there. Linux offers 64 KiB to a new connection.
+const PROMPT: u64 = 32 * 1024;
+
+/// A client that kept its response waiting for so long may be why the replica broke off: servers limit how long a write may
+/// take, to seconds.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// What is wrong with a response whose body is no chunked one.
 const BAD_CHUNKS: &str = "the replica's chunks are malformed";
@@ -64,6 +74,8 @@ struct Answer {
     chunked: bool,
     /// The client's connection is kept.
     keep_client: bool,
+    /// The replica wants no more of the request.
+    refuses: bool,
     /// When the head came.
     at: Instant,
 }
@@ -76,19 +88,23 @@ impl Exchange<'_> {
         link: Link,
         inflow: &mut Inflow,
         caller: &mut Caller<'_>,
-        replay: &mut Replay,
+        replay: &mut Replay<'_>,
         attempts: &mut Attempts,
     ) -> Attempt {
         let Link { mut reader, mut writer, reused } = link;
         // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
         writer.begin();
+        if !self.is_prompt() {
+            writer.await_acks();
+        }
         let patience = self.limits.body_idle;
+        let due = AtomicBool::new(!self.head.fields.expect_continue);
         let at_hand = if replay.is_untouched() { inflow.at_hand(true) } else { None };
         let mut inbound = if let Some(body) = at_hand {
             // It stays where it lies until the exchange is over, for another attempt.
             match writer.write_all([self.request, body, b""], caller.timer, patience).await {
                 Ok(()) => Inbound::Sent { watch: Watch::new(inflow), replayable: true },
-                Err(WriteError::Gone { taken }) => Inbound::Refused { started: taken > 0 },
+                Err(WriteError::Gone { taken }) => Inbound::Refused { watch: Watch::new(inflow), started: taken > 0 },
                 Err(WriteError::Stalled) => {
                     return self.failed(&lease, Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut);
                 }
@@ -96,7 +112,8 @@ impl Exchange<'_> {
         } else {
             let framing = self.head.framing();
             lease.set_transfer(true);
-            Inbound::Sending(Box::pin(body::upload(inflow, &mut writer, self.request, framing, replay, patience)))
+            let upload = body::upload(inflow, &mut writer, self.request, framing, replay, &due, patience);
+            Inbound::Sending { upload: Box::pin(upload), due: &due }
         };
 
         let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, reused, attempts).await;
@@ -136,11 +153,13 @@ impl Exchange<'_> {
                 passed
             }
         };
+        if let Err(error) = passed {
+            drop(inbound);
+            return Attempt::End(self.cut(&lease, error, caller.writer.waited(), attempts));
+        }
+        let served = answer.refuses || inbound.see_through().await;
         let sent = inbound.is_sent();
         drop(inbound);
-        if let Err(error) = passed {
-            return Attempt::End(self.cut(&lease, error, attempts));
-        }
         writer.end();
         if sent
             && answer.keeps_alive
@@ -148,7 +167,18 @@ impl Exchange<'_> {
         {
             self.keep(&lease, Connection { reader, writer }, used);
         }
-        Attempt::End(if answer.keep_client && sent { End::Next } else { End::Close })
+        drop(lease);
+        let next = served && answer.keep_client && (sent || forget_rest(inflow, caller.timer, patience).await);
+        Attempt::End(if next { End::Next } else { End::Close })
+    }
+
+    /// Whether the whole request is taken by the kernel of whoever is there, even if nobody reads it.
+    fn is_prompt(&self) -> bool {
+        match self.head.framing() {
+            Framing::Empty => true,
+            Framing::Length(length) => length.saturating_add(self.request.len() as u64) <= PROMPT,
+            Framing::Chunked | Framing::ToClose => false,
+        }
     }
 
     /// Reads up to the final head of the response, passing on interim ones, while the request's body is still sent, and
@@ -162,7 +192,9 @@ impl Exchange<'_> {
         reused: bool,
         attempts: &mut Attempts,
     ) -> Result<Answer, Attempt> {
-        let mut sent_at = inbound.is_sent().then(clock::now);
+        // A client that waits to be asked for the body waits for the replica.
+        let is_awaited = |inbound: &Inbound<'_>| !inbound.is_sending() || inbound.is_held_back();
+        let mut sent_at = is_awaited(inbound).then(clock::now);
         let mut interim = 0;
         let mut tick = None;
         let mut budget = self.limits.max_header;
@@ -186,7 +218,7 @@ impl Exchange<'_> {
                     if let Poll::Ready(result) = read.as_mut().poll(cx) {
                         return Poll::Ready(Event::Head(result));
                     }
-                    let Some(sent) = sent_at else {
+                    let Some(sent) = sent_at.filter(|_| is_awaited(inbound)) else {
                         return Poll::Pending;
                     };
                     let deadline = sent + self.config.response_timeout;
@@ -258,7 +290,7 @@ impl Exchange<'_> {
                 let first_byte = now.saturating_duration_since(sent_at.unwrap_or(now));
                 self.upstream.record(lease, Outcome::Answered { status, first_byte }, now);
                 attempts.status = status;
-                let answer = self.write_final(&head, status, now, inbound.is_sent(), caller.out);
+                let answer = self.write_final(&head, status, now, inbound, caller.out);
                 if head.fields.event_stream {
                     lease.become_stream();
                 }
@@ -280,6 +312,9 @@ impl Exchange<'_> {
                 self.upstream.record(lease, Outcome::Abandoned, now);
                 return Err(Attempt::End(End::Gone));
             }
+            if status == 100 {
+                inbound.ask_for_body();
+            }
         }
     }
 
@@ -296,21 +331,38 @@ impl Exchange<'_> {
     }
 
     /// Decides how a response goes on, and writes its head accordingly.
-    fn write_final(&self, head: &ResponseHead<'_>, status: u16, at: Instant, sent: bool, out: &mut Vec<u8>) -> Answer {
+    fn write_final(
+        &self,
+        head: &ResponseHead<'_>,
+        status: u16,
+        at: Instant,
+        inbound: &Inbound<'_>,
+        out: &mut Vec<u8>,
+    ) -> Answer {
         out.clear();
         let framing = head.framing();
         let keeps_alive = head.keeps_alive();
         let stream = head.fields.event_stream;
         if status == 101 {
             head.write_upgrade(out);
-            return Answer { status, framing, keeps_alive, stream, chunked: false, keep_client: false, at };
+            return Answer {
+                status,
+                framing,
+                keeps_alive,
+                stream,
+                chunked: false,
+                keep_client: false,
+                refuses: false,
+                at,
+            };
         }
-        // A response that refuses the rest of the body ends the connection; any other may still see it through.
-        let refused = !sent && status >= 400;
+        // A response that refuses the rest of the body ends the connection, as does one to a client that was not asked for it:
+        // whether that still sends it is open (RFC 9110 section 10.1.1). After any other the upload goes on.
+        let refuses = !inbound.is_sent() && (status >= 400 || inbound.is_held_back());
         let old = self.head.is_http_1_0();
         // Without a length, and in no chunks, the body ends where the connection does.
         let to_close = old && matches!(framing, Framing::Chunked | Framing::ToClose);
-        let keep_client = self.head.keeps_alive() && !self.proxy.is_draining() && !refused && !to_close;
+        let keep_client = self.head.keeps_alive() && !self.proxy.is_draining() && !refuses && !to_close;
         let chunked = head.is_chunked_for(old) && framing != Framing::Empty;
         let connection = match (keep_client, old) {
             (false, _) => Some("close"),
@@ -318,7 +370,7 @@ impl Exchange<'_> {
             (true, false) => None,
         };
         head.write(Delivery { chunked, connection, http_1_0: old }, out);
-        Answer { status, framing, keeps_alive, stream, chunked, keep_client, at }
+        Answer { status, framing, keeps_alive, stream, chunked, keep_client, refuses, at }
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
@@ -329,9 +381,12 @@ impl Exchange<'_> {
         Attempt::Failed(Failed { problem, failure, client_ended: false, raced, check, next: None })
     }
 
-    /// A response that stopped half-way: the client must see that it is not whole.
-    fn cut(&self, lease: &Lease, error: DownloadError, attempts: &mut Attempts) -> End {
+    /// A response that stopped half-way: the client must see that it is not whole. `held_up`: how long the client kept it
+    /// waiting.
+    fn cut(&self, lease: &Lease, error: DownloadError, held_up: Duration, attempts: &mut Attempts) -> End {
         let outcome = match error {
+            // What a client of ours caused is no fault of the replica's.
+            DownloadError::ReplicaBroken if held_up >= HELD_UP => Outcome::Abandoned,
             DownloadError::ClientGone | DownloadError::ClientSlow | DownloadError::UploadFailed => Outcome::Abandoned,
             DownloadError::ReplicaBroken => Outcome::Broken,
             DownloadError::ReplicaSlow => Outcome::TimedOut,
@@ -362,8 +417,20 @@ impl Exchange<'_> {
     fn keep(&self, lease: &Lease, mut connection: Connection, used: Instant) {
         if connection.reader.ahead().is_empty() {
             connection.reader.rest();
+            connection.writer.expect_acks();
             let idle = Idle { connection, since: used };
             lease.endpoint().kept().put(idle, lease.generation(), self.config.max_idle);
+        }
+    }
+}
+
+/// Takes the rest of a body that its replica does not want, so that the connection goes on as its client was told.
+async fn forget_rest(inflow: &mut Inflow, timer: &mut Timer, patience: Duration) -> bool {
+    loop {
+        match timer.limit_to(patience, inflow.piece()).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return true,
+            Ok(Err(_)) | Err(_) => return false,
         }
     }
 }
@@ -373,7 +440,7 @@ fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Fa
     match error {
         HeadError::Refused(Refusal::HeadTooLong) => (Problem::ResponseHeadTooLong, Failure::Final, Outcome::Invalid),
         HeadError::Alien if raced => (Problem::Broken, Failure::Dead, Outcome::Stale),
-        HeadError::Refused(_) | HeadError::Alien => {
+        HeadError::Refused(_) | HeadError::Alien | HeadError::NoMemory => {
             (Problem::Garbage("the replica's response is not HTTP"), Failure::Final, Outcome::Invalid)
         }
         HeadError::Broken => {

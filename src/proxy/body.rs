@@ -3,10 +3,13 @@
 
 use super::fields::Framing;
 use super::inflow::{Broken, Inflow};
+use super::memory::Holding;
 use super::socket::{WriteError, Writer};
 use super::timer::Timer;
+use crate::clock;
 use std::io::Write as _;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -43,9 +46,23 @@ struct Outgoing<'a> {
     gathered: &'a mut Vec<u8>,
     /// Whether any byte was written.
     started: bool,
+    /// Whether the sender owes the body already: until then it may pause for as long as it likes.
+    due: &'a AtomicBool,
 }
 
+/// For a body that is owed from the beginning.
+static DUE: AtomicBool = AtomicBool::new(true);
+
 impl Outgoing<'_> {
+    /// Sends the message's head, perhaps later: a large one goes out from where it lies.
+    async fn push_head(&mut self, head: &[u8]) -> Result<(), WriteError> {
+        if head.len() > GATHER {
+            return self.write(head, b"").await;
+        }
+        self.gathered.extend_from_slice(head);
+        Ok(())
+    }
+
     /// Sends a piece of the body, perhaps later.
     async fn push(&mut self, piece: &[u8]) -> Result<(), WriteError> {
         if piece.is_empty() {
@@ -93,24 +110,37 @@ impl Outgoing<'_> {
             return Ok(Some(output));
         }
         self.flush().await?;
-        match self.patience.pause {
-            Some(pause) => Ok(self.timer.limit_to(pause, read).await.ok()),
-            None => Ok(Some(read.await)),
-        }
+        let (timer, due, pause) = (&mut *self.timer, self.due, self.patience.pause);
+        let mut deadline = None;
+        let output = std::future::poll_fn(|cx| match (read.as_mut().poll(cx), pause) {
+            (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+            (Poll::Pending, Some(pause)) if due.load(Ordering::Relaxed) => {
+                let deadline = *deadline.get_or_insert_with(|| clock::now() + pause);
+                timer.poll_expired(cx, deadline).map(|()| None)
+            }
+            (Poll::Pending, _) => Poll::Pending,
+        });
+        Ok(output.await)
     }
 }
 
 /// How far a request's body is, across attempts.
-#[derive(Debug, Default)]
-pub(super) struct Replay {
+#[derive(Debug)]
+pub(super) struct Replay<'a> {
     kept: Vec<u8>,
+    holding: Holding<'a>,
     /// The client has sent all of it.
     complete: bool,
     /// More came than is kept.
     overflown: bool,
 }
 
-impl Replay {
+impl<'a> Replay<'a> {
+    /// Of a body of which nothing came yet. `holding`: what is kept of it counts there.
+    pub(super) fn new(holding: Holding<'a>) -> Self {
+        Replay { kept: Vec::new(), holding, complete: false, overflown: false }
+    }
+
     /// Whether the body can be sent from its start.
     pub(super) fn is_whole(&self) -> bool {
         !self.overflown
@@ -125,12 +155,29 @@ impl Replay {
         if self.overflown {
             return;
         }
-        if self.kept.len() + piece.len() > REPLAY_LIMIT {
+        if self.make_room(piece.len()) {
+            self.kept.extend_from_slice(piece);
+        } else {
             self.overflown = true;
             self.kept = Vec::new();
-        } else {
-            self.kept.extend_from_slice(piece);
+            let _ = self.holding.set(0);
         }
+    }
+
+    /// Whether so much more may be kept.
+    fn make_room(&mut self, more: usize) -> bool {
+        let size = self.kept.len() + more;
+        if size > REPLAY_LIMIT {
+            return false;
+        }
+        if size > self.kept.capacity() {
+            let capacity = size.max(2 * self.kept.capacity()).min(REPLAY_LIMIT);
+            if self.holding.set(capacity).is_err() {
+                return false;
+            }
+            self.kept.reserve_exact(capacity - self.kept.len());
+        }
+        true
     }
 }
 
@@ -148,22 +195,25 @@ pub(super) enum UploadError {
 }
 
 /// Sends a request: the `head`, then the body as the client brings it. While none is there the head goes ahead: the
-/// replica may have to ask for the body (100 Continue), or refuse it first. Gives the body back; and once all of it is sent,
-/// whether it is kept whole.
+/// replica may have to ask for the body (100 Continue), or refuse it first. `due`: whether the client owes the body, as it
+/// does once it was asked for it or begins unasked. Gives the body back; and once all of it is sent, whether it is kept
+/// whole.
 pub(super) async fn upload<'s>(
     inflow: &'s mut Inflow,
     writer: &mut Writer,
     head: &[u8],
     framing: Framing,
-    replay: &mut Replay,
+    replay: &mut Replay<'_>,
+    due: &AtomicBool,
     patience: Duration,
 ) -> (&'s Inflow, Result<bool, UploadError>) {
-    let mut timer = Timer::new(crate::clock::now() + patience);
-    let mut gathered = head.to_vec();
+    let mut timer = Timer::new(clock::now() + patience);
+    let mut gathered = Vec::new();
     let chunked = framing == Framing::Chunked;
     let patience = patience.into();
-    let mut out = Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false };
-    let result = send_body(inflow, &mut out, replay).await;
+    let mut out =
+        Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false, due };
+    let result = send(inflow, &mut out, head, replay).await;
     let result = result.map_err(|error| match error {
         UploadError::Replica { .. } => UploadError::Replica { started: out.started },
         other => other,
@@ -171,14 +221,21 @@ pub(super) async fn upload<'s>(
     (inflow, result.map(|()| replay.is_whole()))
 }
 
-async fn send_body(inflow: &mut Inflow, out: &mut Outgoing<'_>, replay: &mut Replay) -> Result<(), UploadError> {
+async fn send(
+    inflow: &mut Inflow,
+    out: &mut Outgoing<'_>,
+    head: &[u8],
+    replay: &mut Replay<'_>,
+) -> Result<(), UploadError> {
     let gone = |_: WriteError| UploadError::Replica { started: true };
+    out.push_head(head).await.map_err(gone)?;
     out.push(&replay.kept).await.map_err(gone)?;
     while !replay.complete {
         match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(UploadError::ClientSlow),
             Some(Ok(None)) => replay.complete = true,
             Some(Ok(Some(piece))) => {
+                out.due.store(true, Ordering::Relaxed);
                 // What cannot be kept is forgotten before it is sent: from here on nothing is repeated.
                 replay.keep(piece);
                 out.push(piece).await.map_err(gone)?;
@@ -222,7 +279,7 @@ pub(super) async fn download(
         WriteError::Gone { .. } => DownloadError::ClientGone,
         WriteError::Stalled => DownloadError::ClientSlow,
     };
-    let mut out = Outgoing { writer, timer, patience, chunked, gathered, started: false };
+    let mut out = Outgoing { writer, timer, patience, chunked, gathered, started: false, due: &DUE };
     while !inflow.is_done() {
         match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(DownloadError::ReplicaSlow),
@@ -246,6 +303,7 @@ pub(super) async fn download(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::memory::Memory;
     use crate::proxy::socket;
     use std::net::{TcpListener, TcpStream};
 
@@ -279,10 +337,11 @@ mod tests {
                 assert!(reader.fill(size).await.unwrap() > 0);
             }
             let mut inflow = Inflow::new(reader, Framing::Length(size as u64));
-            let mut replay = Replay::default();
+            let memory = Memory::default();
+            let mut replay = Replay::new(memory.extra(usize::MAX));
             let patience = Duration::from_secs(30);
             let framing = Framing::Length(size as u64);
-            let (_, result) = upload(&mut inflow, &mut writer, b"head", framing, &mut replay, patience).await;
+            let (_, result) = upload(&mut inflow, &mut writer, b"head", framing, &mut replay, &DUE, patience).await;
             assert_eq!(result, Err(UploadError::Replica { started: false }), "{size} bytes");
             assert_eq!(replay.is_whole(), kept, "{size} bytes");
             drop(sender.join().unwrap());

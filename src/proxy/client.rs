@@ -7,6 +7,7 @@ use super::guard::Guard;
 use super::head::{self, HEAD_READ, HeadError};
 use super::inflow::Inflow;
 use super::log;
+use super::memory::{Full, Holding};
 use super::request::{RequestHead, Rewrite};
 use super::seat::Seat;
 use super::socket::{self, Reader, Writer};
@@ -17,37 +18,34 @@ use crate::clock;
 use crate::config::{self, OnFailure};
 use crate::failure::Failure;
 use crate::route::{Target, forward};
-use crate::worker;
+use crate::worker::{self, Heads};
 use arc_swap::Cache;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// An answer that ends the connection is followed by this long a wait for the client to read it and close: closing at
-/// once with unread bytes would make the kernel send a reset, which may overtake the answer (RFC 9112 section 9.6).
+/// An answer that ends the connection is followed by a wait for the client to read it and close: closing at once with
+/// unread bytes would make the kernel send a reset, which may overtake the answer (RFC 9112 section 9.6). So long it may
+/// stay silent …
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What is discarded at most while lingering.
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
+/// … so long while it has yet to send the rest of a body …
+const LINGER_IN_BODY: Duration = Duration::from_secs(5);
+
+/// … and so long it may take in all: many clients read nothing before they have written everything.
+const LINGER_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Clients that speak another protocol, or probe as an Evenkeel does, are logged this often: they come again and again.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
-
-/// A buffer grown beyond this by one large head is given back.
-const BUFFER_KEPT: usize = 8 * 1024;
 
 /// What a connection keeps from request to request.
 struct Client {
     writer: Writer,
     timer: Timer,
     peer: SocketAddr,
-    /// The request's head as it came.
-    head: Vec<u8>,
-    /// The request's head on its way to the replica.
-    request: Vec<u8>,
-    /// The response's head on its way to the client.
-    response: Vec<u8>,
+    /// None of any size while the connection rests.
+    heads: Heads,
 }
 
 /// Serves `stream` until it ends.
@@ -55,10 +53,11 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
     let (mut reader, writer) = socket::split(stream);
     let mut table = Cache::new(&proxy.table);
     let timer = Timer::new(clock::now() + table.load().server.client_idle);
-    let mut client = Client { writer, timer, peer, head: Vec::new(), request: Vec::new(), response: Vec::new() };
+    let mut client = Client { writer, timer, peer, heads: Heads::default() };
     loop {
         if reader.ahead().is_empty() {
             reader.rest();
+            worker::give_back_heads(std::mem::take(&mut client.heads));
             let now = clock::now();
             seat.rest(proxy.millis_at(now));
             let deadline = now + table.load().server.client_idle;
@@ -67,14 +66,12 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
                 _ => return,
             }
             seat.work();
+            client.heads = worker::heads();
         }
         // On the heap, and only while it runs: it is some kilobytes, which a resting connection does not hold.
         match Box::pin(client.turn(&proxy, table.load(), reader)).await {
             Some(next) => reader = next,
             None => return,
-        }
-        for buffer in [&mut client.head, &mut client.request, &mut client.response] {
-            buffer.shrink_to(BUFFER_KEPT);
         }
     }
 }
@@ -85,11 +82,12 @@ impl Client {
     /// What rarely happens is on the heap here and in the exchange, so that what happens each time stays small: a
     /// request's state is moved to the heap whole.
     async fn turn(&mut self, proxy: &Proxy, table: &Table, mut reader: Box<Reader>) -> Option<Box<Reader>> {
-        let mut raw = std::mem::take(&mut self.head);
+        let mut raw = std::mem::take(&mut self.heads.client);
+        let mut holding = proxy.memory.holding(table.server.max_buffered);
         self.writer.begin();
         let (end, inflow, last) = {
             let _active = proxy.active();
-            match self.read(proxy, &table.server, &mut reader, &mut raw).await {
+            match self.read(proxy, &table.server, &mut reader, &mut raw, &mut holding).await {
                 Ok(head) => {
                     let mut inflow = Inflow::new(reader, head.framing());
                     let mut end = self.request(proxy, table, &head, &mut inflow).await;
@@ -107,7 +105,7 @@ impl Client {
         }
         match end {
             End::Next => {
-                self.head = raw;
+                self.heads.client = raw;
                 inflow.into_next()
             }
             // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
@@ -132,20 +130,28 @@ impl Client {
         limits: &config::Server,
         reader: &mut Reader,
         raw: &'h mut Vec<u8>,
+        holding: &mut Holding<'_>,
     ) -> Result<RequestHead<'h>, End> {
         let guard = Guard::request(limits.max_header, limits.max_target);
-        let problem = match self.timer.limit_to(limits.header_timeout, head::read_request(reader, guard)).await {
+        let reading = head::read_request(reader, guard, holding);
+        let problem = match self.timer.limit_to(limits.header_timeout, reading).await {
             Ok(Ok(length)) => {
                 raw.clear();
                 raw.extend_from_slice(&reader.ahead()[..length]);
                 reader.consume(length);
-                match RequestHead::read(raw) {
-                    Ok(head) => return Ok(head),
-                    Err(fault) => fault.into(),
+                reader.rest();
+                // As it came, and as it goes to the replica.
+                match holding.set(2 * raw.capacity() + reader.held()) {
+                    Err(Full) => Problem::NoMemory,
+                    Ok(()) => match RequestHead::read(raw) {
+                        Ok(head) => return Ok(head),
+                        Err(fault) => fault.into(),
+                    },
                 }
             }
             Ok(Err(HeadError::Broken)) => return Err(End::Gone),
             Ok(Err(HeadError::Refused(refusal))) => refusal.into(),
+            Ok(Err(HeadError::NoMemory)) => Problem::NoMemory,
             Ok(Err(HeadError::Alien)) => Problem::BadRequest("the request's head is malformed"),
             Err(_) => Problem::HeaderTimeout,
         };
@@ -189,10 +195,10 @@ impl Client {
             forwarded: config.forwarded,
             client: self.peer.ip(),
         };
-        head.write(&rewrite, &mut self.request);
+        head.write(&rewrite, &mut self.heads.request);
         let (began, peer) = (clock::now(), self.peer.ip());
-        let exchange = Exchange { upstream, config, limits, head, request: &self.request, proxy, began, peer };
-        let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.response };
+        let exchange = Exchange { upstream, config, limits, head, request: &self.heads.request, proxy, began, peer };
+        let caller = Caller { writer: &mut self.writer, timer: &mut self.timer, out: &mut self.heads.response };
         let mut attempts = Attempts::default();
         let end = exchange.run(inflow, caller, &mut attempts).await;
         let failed = match &end {
@@ -268,9 +274,9 @@ impl Client {
 
     /// Says why there is no answer of a replica. `keep`: the connection goes on.
     async fn answer(&mut self, problem: &Problem, is_head: bool, keep: bool) -> End {
-        self.response.clear();
-        problem.write(is_head, keep, &mut self.response);
-        match self.writer.write_all([&self.response, b"", b""], &mut self.timer, LINGER).await {
+        self.heads.response.clear();
+        problem.write(is_head, keep, &mut self.heads.response);
+        match self.writer.write_all([&self.heads.response, b"", b""], &mut self.timer, LINGER).await {
             Ok(()) if keep => End::Next,
             Ok(()) => End::Close,
             Err(_) => End::Gone,
@@ -280,7 +286,9 @@ impl Client {
     /// Closes so that the client can read what was said.
     async fn linger(&mut self, inflow: Inflow) {
         self.writer.finish();
+        let pause = if inflow.is_done() { LINGER } else { LINGER_IN_BODY };
+        let over = clock::now() + LINGER_AT_MOST;
         let mut reader = inflow.into_reader();
-        let _ = self.timer.limit(clock::now() + LINGER, reader.discard(LINGER_BYTES)).await;
+        while let Ok(true) = self.timer.limit(over.min(clock::now() + pause), reader.discard()).await {}
     }
 }

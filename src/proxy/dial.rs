@@ -1,7 +1,7 @@
 //! Connecting to a replica, and racing a second one where the first is slow to accept.
 
 use super::exchange::Attempts;
-use super::socket::{self, Reader, Writer};
+use super::socket::{self, Reader, UNACKNOWLEDGED, Writer};
 use crate::exhaustion::is_exhaustion;
 use crate::pool::Outcome;
 use crate::upstream::{Lease, Upstream};
@@ -87,6 +87,8 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY).with_retries(QUESTIONS);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    // Questions are asked only while nothing is unacknowledged.
+    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     socket.connect(address).await
 }
 

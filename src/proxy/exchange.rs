@@ -113,7 +113,7 @@ impl Exchange<'_> {
     /// Makes attempts until one ends the exchange.
     pub(super) async fn run(&self, inflow: &mut Inflow, mut caller: Caller<'_>, attempts: &mut Attempts) -> End {
         self.upstream.count_request();
-        let mut replay = Replay::default();
+        let mut replay = Replay::new(self.proxy.memory.extra(self.limits.max_buffered));
         let mut next = None;
         let mut now = self.began;
         loop {
@@ -166,7 +166,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn may_retry(&self, failed: &mut Failed, attempts: &Attempts, replay: &Replay) -> bool {
+    async fn may_retry(&self, failed: &mut Failed, attempts: &Attempts, replay: &Replay<'_>) -> bool {
         if failed.client_ended || !self.allows(failed.failure, replay.is_whole(), attempts.count) {
             return false;
         }

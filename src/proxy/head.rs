@@ -4,6 +4,7 @@
 //! built that nobody would look into.
 
 use super::guard::{Guard, Refusal};
+use super::memory::{Full, Holding};
 use super::response;
 use super::socket::Reader;
 
@@ -20,16 +21,23 @@ pub(super) enum HeadError {
     Refused(Refusal),
     /// It is no head of HTTP/1.
     Alien,
+    /// There is no memory for it.
+    NoMemory,
 }
 
-/// Reads a request's head and leaves it ahead. Gives its length.
-pub(super) async fn read_request(reader: &mut Reader, mut guard: Guard) -> Result<usize, HeadError> {
+/// Reads a request's head and leaves it ahead. Gives its length. What it holds of it is told to `holding`.
+pub(super) async fn read_request(
+    reader: &mut Reader,
+    mut guard: Guard,
+    holding: &mut Holding<'_>,
+) -> Result<usize, HeadError> {
     loop {
         let ahead = reader.ahead();
         guard.feed(&ahead[guard.length()..]).map_err(HeadError::Refused)?;
         if let Some(length) = guard.whole() {
             return Ok(length);
         }
+        holding.set(reader.held()).map_err(|Full| HeadError::NoMemory)?;
         fill(reader).await?;
     }
 }

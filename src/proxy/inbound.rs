@@ -5,14 +5,15 @@ use super::body::UploadError;
 use super::inflow::Inflow;
 use super::socket::{Peeked, Reader};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 type Upload<'a> = Pin<Box<dyn Future<Output = (&'a Inflow, Result<bool, UploadError>)> + Send + 'a>>;
 
 /// What the client does meanwhile.
 pub(super) enum Inbound<'a> {
-    /// Its body is being sent on.
-    Sending(Upload<'a>),
+    /// Its body is being sent on; `due`: the client was asked for it, or began unasked.
+    Sending { upload: Upload<'a>, due: &'a AtomicBool },
     /// All of it was sent.
     Sent {
         watch: Watch<'a>,
@@ -20,7 +21,7 @@ pub(super) enum Inbound<'a> {
         replayable: bool,
     },
     /// The replica took no more of it; with whether it took anything.
-    Refused { started: bool },
+    Refused { watch: Watch<'a>, started: bool },
 }
 
 /// What happened on the client's side.
@@ -37,35 +38,48 @@ pub(super) enum Sign {
 }
 
 /// The look-out for a client that leaves.
-#[derive(Clone, Copy)]
 pub(super) struct Watch<'a> {
-    /// `None` once there is nothing more to learn.
-    reader: Option<&'a Reader>,
+    seen: Seen<'a>,
     /// It will send nothing more. Whether it still reads, a FIN does not tell.
     pub(super) ended: bool,
 }
 
+/// How much of the connection is seen.
+enum Seen<'a> {
+    /// What comes next.
+    Next(&'a Reader),
+    /// Unread bytes, or the end, lie before whatever comes: a reset shows all the same.
+    Reset(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
+    /// It was reset.
+    Gone,
+}
+
 impl<'a> Watch<'a> {
     pub(super) fn new(inflow: &'a Inflow) -> Self {
-        Watch { reader: Some(inflow.reader()), ended: false }
+        Watch { seen: Seen::Next(inflow.reader()), ended: false }
     }
 
     /// Ready when the client is gone for certain.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(reader) = self.reader else {
-            return Poll::Pending;
-        };
-        match reader.poll_peek(cx) {
-            Poll::Ready(Peeked::Broken) => return Poll::Ready(()),
-            Poll::Ready(Peeked::End) => {
-                self.reader = None;
-                self.ended = true;
+        loop {
+            let reader = match &mut self.seen {
+                Seen::Gone => return Poll::Ready(()),
+                Seen::Reset(reset) => {
+                    ready!(reset.as_mut().poll(cx));
+                    self.seen = Seen::Gone;
+                    return Poll::Ready(());
+                }
+                Seen::Next(reader) => *reader,
+            };
+            match reader.poll_peek(cx) {
+                Poll::Ready(Peeked::Broken) => return Poll::Ready(()),
+                Poll::Ready(Peeked::End) => self.ended = true,
+                // The next request, pipelined, or a body that nobody wants: it waits its turn.
+                Poll::Ready(Peeked::Data) => {}
+                Poll::Ready(Peeked::Nothing) | Poll::Pending => return Poll::Pending,
             }
-            // The next request, pipelined: it waits its turn.
-            Poll::Ready(Peeked::Data) => self.reader = None,
-            Poll::Ready(Peeked::Nothing) | Poll::Pending => {}
+            self.seen = Seen::Reset(Box::pin(reader.reset()));
         }
-        Poll::Pending
     }
 }
 
@@ -75,9 +89,26 @@ impl Inbound<'_> {
         matches!(self, Inbound::Sent { .. })
     }
 
+    /// Whether the client's body is still on its way to the replica.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self, Inbound::Sending { .. })
+    }
+
+    /// Whether the client waits to be asked for its body.
+    pub(super) fn is_held_back(&self) -> bool {
+        matches!(self, Inbound::Sending { due, .. } if !due.load(Ordering::Relaxed))
+    }
+
+    /// The client was asked for its body: from now on it is owed.
+    pub(super) fn ask_for_body(&self) {
+        if let Inbound::Sending { due, .. } = self {
+            due.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether nothing of the request reached the replica.
     pub(super) fn is_unsent(&self) -> bool {
-        matches!(self, Inbound::Refused { started: false })
+        matches!(self, Inbound::Refused { started: false, .. })
     }
 
     /// Whether the client closed its side.
@@ -90,10 +121,24 @@ impl Inbound<'_> {
         matches!(self, Inbound::Sent { watch: Watch { ended: false, .. }, replayable: true })
     }
 
+    /// Waits until the body is sent, or the replica takes no more of it. False: its client left, or broke it off.
+    pub(super) async fn see_through(&mut self) -> bool {
+        std::future::poll_fn(|cx| {
+            while self.is_sending() {
+                match ready!(self.poll(cx)) {
+                    Sign::Sent | Sign::Refused => {}
+                    Sign::Failed(_) | Sign::Gone => return Poll::Ready(false),
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
     /// Ready when something happens that the exchange must know.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Sign> {
         match self {
-            Inbound::Sending(upload) => {
+            Inbound::Sending { upload, .. } => {
                 let Poll::Ready((inflow, result)) = upload.as_mut().poll(cx) else {
                     return Poll::Pending;
                 };
@@ -103,17 +148,16 @@ impl Inbound<'_> {
                         Poll::Ready(Sign::Sent)
                     }
                     Err(UploadError::Replica { started }) => {
-                        *self = Inbound::Refused { started };
+                        *self = Inbound::Refused { watch: Watch::new(inflow), started };
                         Poll::Ready(Sign::Refused)
                     }
                     Err(error) => {
-                        *self = Inbound::Refused { started: true };
+                        *self = Inbound::Refused { watch: Watch::new(inflow), started: true };
                         Poll::Ready(Sign::Failed(error))
                     }
                 }
             }
-            Inbound::Sent { watch, .. } => watch.poll_gone(cx).map(|()| Sign::Gone),
-            Inbound::Refused { .. } => Poll::Pending,
+            Inbound::Sent { watch, .. } | Inbound::Refused { watch, .. } => watch.poll_gone(cx).map(|()| Sign::Gone),
         }
     }
 }

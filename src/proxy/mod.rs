@@ -30,6 +30,7 @@ mod inbound;
 mod inflow;
 mod kept;
 mod log;
+mod memory;
 mod mend;
 mod request;
 mod response;
@@ -73,6 +74,8 @@ pub struct Proxy {
     last_end: AtomicU64,
     started: Instant,
     metrics: Arc<ServerMetrics>,
+    /// What requests hold.
+    memory: memory::Memory,
     /// When a client that speaks another protocol was last logged.
     foreign: Occasion,
     /// When a probe of another Evenkeel was last logged.
@@ -101,6 +104,7 @@ impl Proxy {
             last_end: AtomicU64::new(0),
             started: clock::now(),
             metrics: Arc::default(),
+            memory: memory::Memory::default(),
             foreign: Occasion::default(),
             ring: Occasion::default(),
         })

@@ -13,11 +13,15 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+/// How long bytes sent to a replica may stay unacknowledged: as long as a silent connection is trusted (3 s, and three
+/// questions a second apart). On one host's network an acknowledgement takes microseconds, from a process that hangs too.
+pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
+
 /// Splits a connected socket, which is to send small writes at once: what is worth coalescing we coalesce ourselves.
 pub(super) fn split(stream: TcpStream) -> (Box<Reader>, Writer) {
     let (reader, writer) = stream.into_split();
     let reader = Reader { half: reader, ahead: BytesMut::new() };
-    (Box::new(reader), Writer { half: Some(writer), under_way: false })
+    (Box::new(reader), Writer { half: Some(writer), under_way: false, waited: Duration::ZERO, patient: false })
 }
 
 /// The reading side.
@@ -32,6 +36,11 @@ impl Reader {
     /// What was read and not consumed.
     pub(super) fn ahead(&self) -> &[u8] {
         &self.ahead
+    }
+
+    /// Bytes of memory behind what is ahead.
+    pub(super) fn held(&self) -> usize {
+        self.ahead.capacity()
     }
 
     /// Forgets the first `count` bytes of what is ahead.
@@ -96,21 +105,21 @@ impl Reader {
         }
     }
 
+    /// Returns once the connection is reset, whatever lies unread before that.
+    pub(super) async fn reset(&self) {
+        let _ = self.half.ready(tokio::io::Interest::ERROR).await;
+    }
+
     fn peek_byte(&self) -> io::Result<usize> {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         socket2::SockRef::from(self.half.as_ref()).peek(&mut byte)
     }
 
-    /// Reads and forgets what comes, until the peer closes or sends too much of it.
-    pub(super) async fn discard(&mut self, at_most: usize) {
-        let mut left = at_most;
-        loop {
-            self.ahead.clear();
-            match self.fill(HEAD_READ).await {
-                Ok(count) if 0 < count && count < left => left -= count,
-                _ => return,
-            }
-        }
+    /// Reads and forgets what comes next. False: the peer closed.
+    pub(super) async fn discard(&mut self) -> bool {
+        self.ahead.clear();
+        self.rest();
+        matches!(self.fill(HEAD_READ).await, Ok(1..))
     }
 }
 
@@ -150,6 +159,10 @@ pub(super) struct Writer {
     half: Option<OwnedWriteHalf>,
     /// Something is under way: dropped now, the connection is reset.
     under_way: bool,
+    /// How long the peer kept its writer waiting since [`Writer::begin`].
+    waited: Duration,
+    /// Bytes may stay unacknowledged for as long as they like.
+    patient: bool,
 }
 
 /// Why a write did not end.
@@ -200,7 +213,9 @@ impl Writer {
                 Some(Err(_) | Ok(0)) => return Err(WriteError::Gone { taken }),
                 Some(Ok(n)) => {
                     taken += n;
-                    deadline = None;
+                    if let Some(deadline) = deadline.take() {
+                        self.waited += (crate::clock::now() + patience).saturating_duration_since(deadline);
+                    }
                     advance(&mut parts, n);
                 }
             }
@@ -217,6 +232,25 @@ impl Writer {
     /// no peer may take what it got for the whole.
     pub(super) fn begin(&mut self) {
         self.under_way = true;
+        self.waited = Duration::ZERO;
+    }
+
+    /// How long the peer kept its writer waiting since [`Writer::begin`].
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// From here to [`Writer::expect_acks`] the peer may leave bytes unread for as long as it likes.
+    pub(super) fn await_acks(&mut self) {
+        self.patient = true;
+        let _ = socket2::SockRef::from(self.half().as_ref()).set_tcp_user_timeout(None);
+    }
+
+    /// Takes back [`Writer::await_acks`].
+    pub(super) fn expect_acks(&mut self) {
+        if std::mem::take(&mut self.patient) {
+            let _ = socket2::SockRef::from(self.half().as_ref()).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        }
     }
 
     /// What [`Writer::begin`] began is whole, or its peer knows that it is not.

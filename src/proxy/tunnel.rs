@@ -25,6 +25,8 @@ pub(super) async fn run(
     let _tunnel = proxy.tunnel();
     client_writer.keep_alive();
     writer.keep_alive();
+    // A replica may leave unread what the client sends.
+    writer.await_acks();
     client_writer.begin();
     writer.begin();
     let up = copy(&mut client_reader, &mut writer, patience);

@@ -410,6 +410,71 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
     assert_eq!(origin.requests(), 3);
 }
 
+// F62, A5
+#[test]
+fn a_client_that_resets_is_noticed_whatever_it_sent_before_that_nobody_read() {
+    let (go, gate) = gate();
+    let bed = Bed::new(move |_, wire, _| {
+        gate();
+        let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let mut wires: Vec<Wire> = (0..20).map(|_| bed.client()).collect();
+    for (index, wire) in wires.iter_mut().enumerate() {
+        // One byte of a next request; or all of one and more.
+        wire.send(if index % 2 == 0 { format!("{GET}x") } else { GET.repeat(3) });
+    }
+    let in_flight = || bed.proxy.endpoints("app")[0]["in_flight"].as_u64().unwrap();
+    eventually("all are under way", || in_flight() == 20);
+    wires.iter_mut().for_each(Wire::reset);
+    eventually("their places are free", || in_flight() == 0);
+    go();
+}
+
+// F91, A3
+#[test]
+fn a_replica_that_gives_up_on_clients_that_read_slowly_is_not_blamed_for_them() {
+    const SIZE: usize = 64 << 20;
+    let network = Loopback::new();
+    let broken = Arc::new(AtomicUsize::new(0));
+    let ours = broken.clone();
+    let impatient = network.origin("app", move |head, wire, _| {
+        if head.target() != "/page" {
+            return serve(head, wire);
+        }
+        // A server's own limit on how long a write may take.
+        wire.set_patience(Duration::from_millis(200));
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+        assert!(wire.try_send(vec![b'x'; SIZE]).is_err(), "its reader is slow");
+        wire.reset();
+        ours.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut origins = vec![impatient];
+    origins.extend((0..2).map(|_| network.origin("app", |h, w, _| serve(h, w))));
+    let bed = Bed::around(network, origins, |c| c);
+    eventually("all are proven", || bed.proxy.lines("up: probe passed").len() == 3);
+    for _ in 0..24 {
+        assert_eq!(bed.ask(GET).status, 200);
+    }
+    // More than it takes to leave out a replica that fails where others do not.
+    while broken.load(Ordering::Relaxed) < 24 {
+        let before = broken.load(Ordering::Relaxed);
+        let mut wire = bed.client();
+        wire.get("/page");
+        let head = wire.head().unwrap();
+        if head.get("content-length") == Some(&SIZE.to_string()) {
+            eventually("its replica gives up", || broken.load(Ordering::Relaxed) > before);
+            assert!(wire.body(&head).is_err(), "it is cut");
+        }
+    }
+    assert_eq!(bed.proxy.lines("ejected"), Vec::<String>::new());
+    assert_eq!(bed.proxy.lines("suspect: "), Vec::<String>::new());
+    let before = bed.origin().requests();
+    for _ in 0..20 {
+        assert_eq!(bed.ask(GET).status, 200);
+    }
+    assert!(bed.origin().requests() > before, "it still has its share");
+}
+
 // F63
 #[test]
 fn a_flood_of_idle_connections_closes_the_oldest_idle_and_others_are_served() {

@@ -158,3 +158,41 @@ fn a_replica_to_which_there_is_no_way_costs_no_request_of_any_method() {
     assert_eq!(bed.origin().requests(), before);
     assert!(!bed.proxy.lines("suspect: ").is_empty(), "it was tried, and said: {}", bed.proxy.output());
 }
+
+// F90, D13, U2
+#[test]
+fn a_post_to_a_replica_whose_network_just_went_is_told_within_seconds() {
+    if std::env::var_os(INSIDE).is_none() {
+        return in_a_network_of_its_own("deaths::a_post_to_a_replica_whose_network_just_went_is_told_within_seconds");
+    }
+    let (go, gate) = crate::gate();
+    let bed = Bed::with(
+        |c| c.set("upstream.app.response_timeout", "60s"),
+        move |head, wire, _| {
+            if head.target() == "/held" {
+                gate();
+            }
+            serve(head, wire);
+        },
+    );
+    let mut wire = bed.client();
+    let mut held = bed.client();
+    // A reader that does not read yet is no reader that is gone: what is on its way to it may be large.
+    held.send(format!("POST /held HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n", 8 << 20));
+    let upload = std::thread::spawn(move || {
+        held.send(vec![b'x'; 8 << 20]);
+        held.response().map(|response| response.status)
+    });
+    eventually("it is there", || bed.origin().requests() == 1);
+    std::thread::sleep(Duration::from_secs(8));
+    go();
+    assert_eq!(upload.join().unwrap().ok(), Some(200));
+    wire.send(POST);
+    assert_eq!(wire.response().unwrap().status, 200);
+    cut_off(bed.origin().address());
+    wire.send(POST);
+    // Long before `response_timeout`.
+    let response = wire.response().unwrap();
+    crate::assert_own(&response, 502);
+    assert!(response.get("proxy-status").unwrap().contains("error=connection_terminated"), "{response:?}");
+}

@@ -158,6 +158,9 @@ fn websockets_chat_on_after_sigterm_and_the_process_ends_when_they_have() {
     for socket in &mut sockets {
         socket.send(UPGRADE);
         assert_eq!(socket.response().unwrap().status, 101);
+        // What comes back came through the tunnel.
+        socket.send("hello");
+        assert_eq!(socket.bytes(5).unwrap(), b"hello");
     }
     let told = Instant::now();
     bed.proxy.signal(Signal::SIGTERM);

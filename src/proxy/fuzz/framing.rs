@@ -5,6 +5,7 @@ use crate::config::{Forwarded, HostHeader};
 use crate::proxy::guard::Guard;
 use crate::proxy::head;
 use crate::proxy::inflow::Inflow;
+use crate::proxy::memory::Memory;
 use crate::proxy::request::{RequestHead, Rewrite};
 use crate::proxy::response::ResponseHead;
 use crate::proxy::socket::{self, Reader};
@@ -83,8 +84,11 @@ async fn received(listener: &TcpListener, bytes: &[u8]) -> (Box<Reader>, TcpStre
 async fn our_requests(mut reader: Box<Reader>) -> (Vec<Message>, Vec<Vec<u8>>) {
     let (mut found, mut sent) = (vec![], vec![]);
     loop {
+        let memory = Memory::default();
         let guard = Guard::request(64 * 1024, 8 * 1024);
-        let Ok(length) = head::read_request(&mut reader, guard).await else { return (found, sent) };
+        let Ok(length) = head::read_request(&mut reader, guard, &mut memory.holding(usize::MAX)).await else {
+            return (found, sent);
+        };
         let raw = reader.ahead()[..length].to_vec();
         reader.consume(length);
         let Ok(head) = RequestHead::read(&raw) else { return (found, sent) };
