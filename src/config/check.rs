@@ -97,7 +97,8 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
     let default = Server::default();
     let mut s = Section::new(reader, String::new(), "server.", table);
     let before = reader.problems();
-    let mut listen = s.take("listen", string(socket)).unwrap_or(default.listen);
+    let set = s.take("listen", string(socket));
+    let mut listen = set.unwrap_or(default.listen);
     let admin = |text: &str| match text {
         "" | "off" => Ok(None),
         text => socket(text).map(Some),
@@ -155,6 +156,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
     s.end();
     Server {
         listen,
+        listen_is_set: set.is_some(),
         admin,
         threads,
         drain,

@@ -23,7 +23,7 @@ pub use statuses::Statuses;
 
 use crate::pool;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,6 +161,8 @@ impl std::error::Error for ConfigError {}
 pub struct Server {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Whether the file says so. Else IPv4 alone will do where the host has no IPv6.
+    pub listen_is_set: bool,
     /// Where the operator asks; `None` is off.
     pub admin: Option<SocketAddr>,
     /// Worker threads, each with its own listener; 0: as many as the CPU quota allows.
@@ -188,7 +190,9 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Server {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)),
+            // IPv4 and IPv6: on a network with both, the alias has addresses of both, and clients try IPv6 first.
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80)),
+            listen_is_set: false,
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
             threads: 0,
             // `docker stop` and compose leave 10 s between SIGTERM and SIGKILL; the second is for what cuts the rest, on

@@ -20,8 +20,8 @@ impl Own {
     pub fn addresses(&self, port: u16) -> Vec<IpAddr> {
         let mut own = Vec::new();
         for socket in self.sockets.iter().filter(|s| s.port() == port) {
-            match socket.ip() {
-                // An IPv6 wildcard listens on IPv4 too, as Linux has it by default.
+            match socket.ip().to_canonical() {
+                // An IPv6 wildcard listens on IPv4 too, see the listener.
                 IpAddr::V6(ip) if ip.is_unspecified() => own.extend(interfaces()),
                 IpAddr::V4(ip) if ip.is_unspecified() => own.extend(interfaces().filter(IpAddr::is_ipv4)),
                 ip => own.push(ip),
@@ -65,5 +65,6 @@ mod tests {
         assert!(own(&["0.0.0.0:80"]).addresses(80).contains(&loopback));
         assert!(own(&["0.0.0.0:80"]).addresses(80).iter().all(IpAddr::is_ipv4));
         assert!(own(&["[::]:80"]).addresses(80).contains(&loopback));
+        assert_eq!(own(&["[::ffff:127.0.0.1]:80"]).addresses(80), [loopback]);
     }
 }

@@ -6,10 +6,10 @@ use super::fields::Framing;
 use super::guard::Guard;
 use super::head::{self, HEAD_READ, HeadError};
 use super::inflow::Inflow;
+use super::limit::Permit;
 use super::log;
 use super::memory::{Full, Holding};
 use super::request::{RequestHead, Rewrite};
-use super::seat::Seat;
 use super::socket::{self, Reader, Writer};
 use super::timer::Timer;
 use super::tunnel;
@@ -49,7 +49,7 @@ struct Client {
 }
 
 /// Serves `stream` until it ends.
-pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
+pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let (mut reader, writer) = socket::split(stream);
     let mut table = Cache::new(&proxy.table);
     let timer = Timer::new(clock::now() + table.load().server.client_idle);
@@ -59,13 +59,17 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
             reader.rest();
             worker::give_back_heads(std::mem::take(&mut client.heads));
             let now = clock::now();
-            seat.rest(proxy.millis_at(now));
+            if !permit.rest(proxy.millis_at(now)) {
+                return;
+            }
             let deadline = now + table.load().server.client_idle;
             match client.timer.limit(deadline, reader.fill(HEAD_READ)).await {
                 Ok(Ok(1..)) => {}
                 _ => return,
             }
-            seat.work();
+            if !permit.work() {
+                return;
+            }
             client.heads = worker::heads();
         }
         // On the heap, and only while it runs: it is some kilobytes, which a resting connection does not hold.

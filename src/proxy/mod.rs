@@ -9,7 +9,8 @@
 //! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
 //! route and hands it to [`exchange`], which takes an endpoint and a kept [`connection`] ([`kept`]) or a new one ([`dial`])
 //! for each [`attempt`]: that sends it, awaits the response's head ([`response`], [`mend`]) and passes the bodies on
-//! ([`body`]); an upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`].
+//! ([`body`]); an upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`],
+//! and how many clients' connections there may be in [`limit`].
 //!
 //! Only [`request`] names pingora.
 
@@ -29,12 +30,12 @@ mod head;
 mod inbound;
 mod inflow;
 mod kept;
+mod limit;
 mod log;
 mod memory;
 mod mend;
 mod request;
 mod response;
-mod seat;
 mod socket;
 mod syntax;
 mod timer;
@@ -46,7 +47,7 @@ pub use answer::Problem;
 pub use connection::Connection;
 pub use fields::PROBE_FIELD;
 pub use kept::Kept;
-pub use seat::Seat;
+pub use limit::{Admission, ConnectionLimit, Permit};
 
 use crate::admin::metrics::ServerMetrics;
 use crate::clock;
@@ -110,9 +111,10 @@ impl Proxy {
         })
     }
 
-    /// Serves one client's connection until it ends. Its socket sends small writes at once.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
-        client::serve(self, stream, peer, seat).await;
+    /// Serves one client's connection until it ends. Its socket sends small writes at once. The permit is given back once
+    /// the socket is closed.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+        client::serve(self, stream, peer, permit).await;
     }
 
     /// What is served now.

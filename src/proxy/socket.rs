@@ -263,7 +263,8 @@ impl Writer {
         let _ = socket2::SockRef::from(self.half().as_ref()).shutdown(std::net::Shutdown::Write);
     }
 
-    /// Has the kernel notice a peer that vanished, for connections that may rightly be silent for hours.
+    /// Has the kernel notice a client that vanished, for connections that may rightly be silent for hours. Not for a
+    /// replica's socket, which has shorter times since it was dialled.
     pub(super) fn keep_alive(&mut self) {
         let keepalive = socket2::TcpKeepalive::new()
             .with_time(Duration::from_secs(60))

@@ -23,8 +23,8 @@ pub(super) async fn run(
 ) {
     let Upgraded { lease, mut reader, mut writer } = upgraded;
     let _tunnel = proxy.tunnel();
+    // The replica's socket asks sooner, from its dial on.
     client_writer.keep_alive();
-    writer.keep_alive();
     // A replica may leave unread what the client sends.
     writer.await_acks();
     client_writer.begin();

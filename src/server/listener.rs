@@ -1,28 +1,15 @@
-//! Listening sockets, and the places for client connections.
+//! Listening sockets, and the descriptors that limit how many connections there may be.
 
 use super::StartError;
-use super::drain::Orders;
-use crate::clock;
-use crate::proxy::{Proxy, Seat};
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{debug, warn};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use tracing::{info, warn};
 
 /// Connections that the kernel holds ready for each listener; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// How often kept connections are looked through: those that a replica closed are gone this soon.
-const SWEEP: Duration = Duration::from_millis(500);
-
-/// Pause after a failed accept (no descriptor left), or while every place is taken by a working connection.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Descriptors that are not clients' or replicas': listeners, runtimes, DNS, probes, the operator's.
 const RESERVED: u64 = 64;
@@ -54,10 +41,16 @@ pub(super) fn max_connections(configured: usize, descriptors: u64) -> usize {
     configured
 }
 
-/// One listener for each worker, on the same port.
-pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
+/// One listener for each worker, on the same port. Where nobody asked for this address, IPv4 alone will do.
+pub(super) fn bind(address: SocketAddr, is_set: bool, workers: usize) -> Result<Vec<TcpListener>, StartError> {
     // Sockets that share a port may belong to different processes; one that does not share finds out.
-    let alone = open(address, false).map_err(|error| explain("listen", address, &error))?;
+    let alone = match open(address, false) {
+        Err(error) if !is_set && lacks_ipv6(&error) => {
+            info!(%error, "no IPv6 here: clients connect by IPv4 only");
+            return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), true, workers);
+        }
+        result => result.map_err(|error| explain("listen", address, &error))?,
+    };
     if workers == 1 {
         return Ok(vec![alone]);
     }
@@ -72,8 +65,18 @@ pub(super) fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError>
     open(address, false).map_err(|error| explain("admin", address, &error))
 }
 
+/// The kernel was built or started without IPv6, or has no such address.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    let lack = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| lack.contains(&Errno::from_raw(code)))
+}
+
 fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // [::] is for both families, whatever `net.ipv6.bindv6only` says.
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -91,141 +94,13 @@ fn explain(key: &str, address: SocketAddr, error: &io::Error) -> StartError {
         io::ErrorKind::PermissionDenied => {
             format!("port {port} needs a right that this process lacks; outside a container set PORT=8080")
         }
+        _ if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            format!("this host has no IPv6; use 0.0.0.0:{port}")
+        }
         io::ErrorKind::AddrNotAvailable => format!("{} is not an address of this host; use 0.0.0.0", address.ip()),
         _ => "check the address".into(),
     };
     StartError(format!("server.{key} = \"{address}\": {error}; {remedy}"))
-}
-
-/// How many client connections there may be, and are.
-#[derive(Debug)]
-pub(super) struct Seats {
-    max: usize,
-    taken: AtomicUsize,
-}
-
-impl Seats {
-    pub(super) fn new(max: usize) -> Self {
-        Seats { max, taken: AtomicUsize::new(0) }
-    }
-
-    /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// How many there are.
-    pub(super) fn max(&self) -> usize {
-        self.max
-    }
-
-    fn are_full(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) >= self.max
-    }
-}
-
-/// A taken seat; dropping it frees it.
-struct Taken(Arc<Seats>);
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The connections of one worker.
-#[derive(Default)]
-struct Guests {
-    all: Vec<(Arc<Seat>, AbortHandle)>,
-    /// Looked through once there are twice as many as were alive the last time.
-    crowded: usize,
-}
-
-impl Guests {
-    fn seat(&mut self, proxy: &Arc<Proxy>, seats: &Arc<Seats>, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        seats.taken.fetch_add(1, Ordering::Relaxed);
-        proxy.metrics().accepted.fetch_add(1, Ordering::Relaxed);
-        let (taken, seat, proxy) = (Taken(seats.clone()), Arc::new(Seat::default()), proxy.clone());
-        let guest = seat.clone();
-        let task = tokio::spawn(async move {
-            let _taken = taken;
-            proxy.serve(stream, peer, guest).await;
-        });
-        if self.all.len() >= self.crowded {
-            self.all.retain(|(_, task)| !task.is_finished());
-            self.crowded = 64 + self.all.len() * 2;
-        }
-        self.all.push((seat, task.abort_handle()));
-    }
-
-    /// Whether anybody waits for a request and could make room.
-    fn has_resting(&self) -> bool {
-        self.all.iter().any(|(seat, task)| seat.resting_since().is_some() && !task.is_finished())
-    }
-
-    /// Closes the connection that has waited longest for a request. It is this thread's, so it cannot have begun to work
-    /// meanwhile.
-    fn evict(&mut self) {
-        self.all.retain(|(_, task)| !task.is_finished());
-        let resting = |(i, (seat, _)): (usize, &(Arc<Seat>, AbortHandle))| seat.resting_since().map(|since| (since, i));
-        if let Some((_, oldest)) = self.all.iter().enumerate().filter_map(resting).min() {
-            self.all.remove(oldest).1.abort();
-        }
-    }
-}
-
-/// Accepts and serves until the listener is to be closed; then empties the accept queue, closes the listener and serves
-/// what is left until that is to be cut.
-pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, seats: Arc<Seats>, mut orders: Orders) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-        return;
-    };
-    let mut guests = Guests::default();
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let full = seats.are_full() && !guests.has_resting();
-        tokio::select! {
-            biased;
-            () = orders.close() => break,
-            _ = sweep.tick() => sweep_kept(&proxy),
-            accepted = listener.accept(), if !full => match accepted {
-                Ok((stream, peer)) => {
-                    if seats.are_full() {
-                        guests.evict();
-                    }
-                    guests.seat(&proxy, &seats, stream, peer);
-                }
-                Err(error) => {
-                    // No descriptor left, most likely: the one that waited longest makes room.
-                    debug!(%error, "accept failed");
-                    guests.evict();
-                    sleep(PAUSE).await;
-                }
-            },
-            () = sleep(PAUSE), if full => {}
-        }
-    }
-    // Asked of the kernel itself, so that nothing lies between its last word and the close.
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, peer)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                guests.seat(&proxy, &seats, stream, peer);
-            }
-        }
-    }
-    orders.closed().await;
-}
-
-/// Closes what this worker kept for too long, or what its replica has closed.
-fn sweep_kept(proxy: &Proxy) {
-    let now = clock::now();
-    for (upstream, config) in &proxy.table().upstreams {
-        for endpoint in upstream.endpoints().values() {
-            endpoint.kept().sweep(config.idle_timeout, now);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -238,5 +113,16 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(listener.accept().unwrap().0.nodelay().unwrap());
+    }
+
+    // U7
+    #[test]
+    fn an_address_that_nobody_set_gives_way_to_ipv4_where_there_is_no_such_ipv6() {
+        // For documentation (RFC 3849), so no host has it: as on a host without IPv6, the kernel refuses.
+        let missing: SocketAddr = "[2001:db8::1]:0".parse().unwrap();
+        let listener = bind(missing, false, 1).unwrap().remove(0);
+        assert!(listener.local_addr().unwrap().ip().is_unspecified() && listener.local_addr().unwrap().is_ipv4());
+        let error = bind(missing, true, 1).unwrap_err().to_string();
+        assert!(error.contains("server.listen = \"[2001:db8::1]:0\""), "{error}");
     }
 }

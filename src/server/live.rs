@@ -1,31 +1,39 @@
 //! What runs: the configuration in force, its upstreams and their loops.
 
 use super::Source;
-use super::listener::Seats;
 use super::reload::Reading;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::discovery;
 use crate::failure;
 use crate::probe;
-use crate::proxy::{Proxy, Table};
+use crate::proxy::{ConnectionLimit, Proxy, Table};
 use crate::route::Router;
 use crate::upstream::{self, Upstream};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tracing::{error, info};
+
+/// Where the process listens, as the kernel has it: a port of 0 in the configuration has become one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sockets {
+    pub(super) listen: SocketAddr,
+    pub(super) admin: Option<SocketAddr>,
+}
 
 /// The running configuration and all that hangs on it.
 pub struct Live {
     source: Source,
     config: ArcSwap<Config>,
     proxy: Arc<Proxy>,
+    pub(super) sockets: Sockets,
     pub(super) workers: usize,
-    pub(super) seats: Arc<Seats>,
+    pub(super) limit: Arc<ConnectionLimit>,
     /// This process's name in the probes it sends.
     instance: String,
     resolver: Arc<discovery::Resolver>,
@@ -42,11 +50,11 @@ impl Live {
         config: Config,
         from_file: bool,
         source: Source,
+        sockets: Sockets,
         workers: usize,
-        seats: Arc<Seats>,
+        limit: Arc<ConnectionLimit>,
     ) -> Arc<Self> {
-        let sockets = std::iter::once(config.server.listen).chain(config.server.admin);
-        let own = Arc::new(discovery::Own::new(sockets));
+        let own = Arc::new(discovery::Own::new(std::iter::once(sockets.listen).chain(sockets.admin)));
         let resolver = Arc::new(discovery::Resolver::new(config.dns.clone()));
         let upstreams = config
             .upstreams
@@ -58,8 +66,9 @@ impl Live {
         let live = Arc::new(Live {
             proxy: Proxy::new(table(&config, upstreams)),
             source,
+            sockets,
             workers,
-            seats,
+            limit,
             instance: format!("{:08x}", fastrand::u32(..)),
             resolver,
             own,

@@ -3,6 +3,7 @@
 //! Each worker is a thread with a runtime and a listener of its own, so that a request never changes threads. The main
 //! thread's runtime does what is not a request: DNS, probes, the operator's questions, signals, the configuration.
 
+mod accept;
 mod drain;
 mod listener;
 mod live;
@@ -13,9 +14,10 @@ mod view;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, FileText};
-use crate::proxy::Proxy;
+use crate::proxy::{ConnectionLimit, Proxy};
 use crate::worker;
 pub use live::Live;
+use live::Sockets;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,8 +82,12 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let listeners = listener::bind(config.server.listen, workers)?;
+    let listeners = listener::bind(config.server.listen, config.server.listen_is_set, workers)?;
     let admin = config.server.admin.map(listener::bind_admin).transpose()?;
+    let sockets = Sockets {
+        listen: listeners[0].local_addr().unwrap_or(config.server.listen),
+        admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+    };
     let local = if admin.is_none() { bind_local(config.server.listen) } else { None };
     let max_connections = listener::max_connections(config.server.max_connections, descriptors);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,19 +95,19 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
         .build()
         .map_err(|error| StartError(format!("cannot start the runtime: {error}")))?;
     let result = runtime.block_on(async {
-        let seats = Arc::new(listener::Seats::new(max_connections));
-        let live = Live::start(config, file.is_some(), source, workers, seats.clone());
+        let limit = ConnectionLimit::new(max_connections);
+        let live = Live::start(config, file.is_some(), source, sockets, workers, limit.clone());
         let (commander, orders) = drain::Commander::new();
         let threads: Vec<_> = listeners
             .into_iter()
             .enumerate()
-            .map(|(index, listener)| spawn_worker(index, listener, live.proxy().clone(), seats.clone(), orders.clone()))
+            .map(|(index, listener)| spawn_worker(index, listener, live.proxy().clone(), limit.clone(), orders.clone()))
             .collect();
         drop(orders);
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            listen = %live.config().server.listen,
-            admin = %live.config().server.admin.map_or("off".into(), |a: SocketAddr| a.to_string()),
+            listen = %sockets.listen,
+            admin = %sockets.admin.map_or("off".into(), |a: SocketAddr| a.to_string()),
             workers,
             max_connections,
             upstreams = %live.summary(),
@@ -136,7 +142,7 @@ fn spawn_worker(
     index: usize,
     listener: std::net::TcpListener,
     proxy: Arc<Proxy>,
-    seats: Arc<listener::Seats>,
+    limit: Arc<ConnectionLimit>,
     orders: drain::Orders,
 ) -> std::thread::JoinHandle<()> {
     let work = move || {
@@ -145,7 +151,7 @@ fn spawn_worker(
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 tokio::spawn(worker::beat());
-                listener::serve(listener, proxy, seats, orders).await;
+                accept::serve(listener, proxy, limit, orders).await;
             }),
             Err(error) => error!(%error, worker = index, "worker cannot start"),
         }

@@ -1,6 +1,5 @@
 //! What holds whatever goes wrong inside.
 
-use super::listener::{self, Seats};
 use super::*;
 use crate::config::Route;
 use crate::discovery::tests::upstream;
@@ -36,17 +35,17 @@ async fn a_panic_in_one_request_ends_that_one_only() {
         router: Router::new(&[route(1, "/panic"), route(0, "/fine")]),
         upstreams: vec![(nobody, Arc::new(quick))],
     });
-    let listener = listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+    let listener = listener::bind("127.0.0.1:0".parse().unwrap(), true, 1).unwrap().remove(0);
     let address = listener.local_addr().unwrap();
-    let seats = Arc::new(Seats::new(10));
+    let limit = ConnectionLimit::new(10);
     let (_commander, orders) = drain::Commander::new();
-    tokio::spawn(listener::serve(listener, proxy.clone(), seats.clone(), orders));
+    tokio::spawn(accept::serve(listener, proxy.clone(), limit.clone(), orders));
     for _ in 0..4 {
         assert_eq!(ask(address, "/panic").await, "");
         let answer = ask(address, "/fine").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     }
-    while seats.taken() > 0 {
+    while limit.open() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(proxy.requests(), 0, "what panicked is counted out");

@@ -15,7 +15,6 @@ use std::time::Instant;
 impl Source for Live {
     fn status(&self) -> Status {
         let now = clock::now();
-        let config = self.config();
         let proxy = self.proxy();
         let table = proxy.table();
         Status {
@@ -23,10 +22,10 @@ impl Source for Live {
             uptime_seconds: ago(proxy.started(), now),
             not_ready: self.ready().err(),
             draining: proxy.is_draining(),
-            listen: config.server.listen.to_string(),
+            listen: self.sockets.listen.to_string(),
             workers: self.workers,
-            connections: self.seats.taken(),
-            max_connections: self.seats.max(),
+            connections: self.limit.open(),
+            max_connections: self.limit.max(),
             requests: proxy.requests(),
             config: self.source().file().display().to_string(),
             last_reload: self

@@ -283,7 +283,7 @@ pub const SHIPPED_UPSTREAM: &str = "db-checker";
 /// The shipped file with its addresses replaced: on loopback every container has the host's ports before it.
 fn shipped(resolver: SocketAddr) -> String {
     let changes = [
-        ("listen = ", "listen = \"${HOST}:${PORT}\"".to_owned()),
+        ("#listen = ", "listen = \"${HOST}:${PORT}\"".to_owned()),
         ("admin = ", format!("admin = \"${{HOST}}:{ADMIN_PORT}\"")),
         ("#server = ", format!("server = \"{resolver}\"")),
     ];

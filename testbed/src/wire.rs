@@ -3,10 +3,10 @@
 //!
 //! Deliberately not a client: no pool, no redirects, no repair of what is malformed.
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -163,6 +163,17 @@ impl Wire {
     /// Those of the connect, which may take five seconds.
     pub fn try_connect(to: SocketAddr) -> io::Result<Wire> {
         Ok(Wire::over(TcpStream::connect_timeout(&to, Duration::from_secs(5))?))
+    }
+
+    /// Connects from this address of the host's, as a client of its own.
+    ///
+    /// # Errors
+    /// Those of the connect, which may take five seconds.
+    pub fn try_connect_from(from: IpAddr, to: SocketAddr) -> io::Result<Wire> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
+        Ok(Wire::over(socket.into()))
     }
 
     /// A wire over a connection that is there, such as another handle on a wire's own: one to read, one to write.

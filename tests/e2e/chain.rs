@@ -17,7 +17,7 @@ on_every_testbed! {
 fn shipped(network: &impl Network) -> String {
     let text = include_str!("../../proxy.toml");
     let changes = [
-        ("\"0.0.0.0:80\"", "\"${HOST}:80\"".to_owned()),
+        ("#listen = \"[::]:80\"", "listen = \"${HOST}:80\"".to_owned()),
         ("\"${ADMIN:-127.0.0.1:9180}\"", "\"${HOST}:9180\"".to_owned()),
         ("#server = \"127.0.0.11:53\"", format!("server = \"{}\"", network.resolver())),
     ];

@@ -36,6 +36,7 @@ mod bounds;
 mod chain;
 mod churn;
 mod clients;
+mod connections;
 mod deaths;
 mod dns;
 mod docker_dns;

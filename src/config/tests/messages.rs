@@ -349,7 +349,7 @@ fn listen_and_admin_on_the_same_port_are_refused() {
     assert!(problem("0.0.0.0:80", "127.0.0.1:9180", &[("PORT", "9180")]));
     assert!(!problem("127.0.0.1:80", "127.0.0.2:80", &[]));
     assert!(!problem("127.0.0.1:0", "127.0.0.1:0", &[]), "the system gives two free ones");
-    let message = "server.admin (127.0.0.1:9180) takes the port where clients connect (0.0.0.0:9180; the variable PORT \
+    let message = "server.admin (127.0.0.1:9180) takes the port where clients connect ([::]:9180; the variable PORT \
                    overrides that of server.listen); give it another, or \"\" for none";
     check(&[(SHIPPED.into(), message)], &[("PORT", "9180")]);
 }

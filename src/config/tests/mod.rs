@@ -100,7 +100,8 @@ fn what_the_shipped_file_shows_in_comments_can_be_switched_on() {
 fn upstream_admin_and_port_rule_the_shipped_file_from_outside() {
     let vars = [("UPSTREAM", "db-checker.web:5000"), ("ADMIN", "127.0.0.1:9999"), ("PORT", "8081")];
     let config = parse(SHIPPED, &vars).unwrap();
-    assert_eq!(config.server.listen, "0.0.0.0:8081".parse().unwrap());
+    assert_eq!(config.server.listen, "[::]:8081".parse().unwrap());
+    assert!(!config.server.listen_is_set, "only its port is");
     assert_eq!(config.server.admin, Some("127.0.0.1:9999".parse().unwrap()));
     assert_eq!(config.upstreams[0].host, Host::Name("db-checker.web".into()));
     assert_eq!(config.upstreams[0].port, 5000);
@@ -300,7 +301,7 @@ fn a_reload_is_told_which_keys_want_a_restart() {
         assert_ne!(text, SHIPPED, "{from} is in the shipped file");
         old.restart_needed(&good(&text))
     };
-    assert_eq!(changed("0.0.0.0:80", "0.0.0.0:81"), ["listen"]);
+    assert_eq!(changed("#listen = \"[::]:80\"", "listen = \"0.0.0.0:80\""), ["listen"]);
     assert_eq!(changed("threads = 0", "threads = 2"), ["threads"]);
     assert_eq!(changed("${ADMIN:-127.0.0.1:9180}", "off"), ["admin"]);
     assert_eq!(changed("drain = \"${DRAIN:-9s}\"", "drain = \"5s\""), [""; 0]);

@@ -1,0 +1,155 @@
+//! A worker's loop: accepts connections, and has each served once the limit permits it.
+
+use super::drain::Orders;
+use crate::clock;
+use crate::proxy::{Admission, ConnectionLimit, Permit, Proxy};
+use nix::errno::Errno;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::debug;
+
+/// How often kept connections are looked through: those that a replica closed are gone this soon.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// Pause after an accept that failed for want of a descriptor, where no connection rests that could give one.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The same where one was closed: its worker needs some microseconds for it.
+const CLOSING: Duration = Duration::from_millis(1);
+
+/// How often a worker with a waiting connection looks whether another has rested long enough to make room.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Accepts and serves until the listener is to be closed; then empties the accept queue, closes the listener and serves
+/// what is left until that is to be cut.
+pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, limit: Arc<ConnectionLimit>, mut orders: Orders) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The one connection that was accepted beyond the limit. Others wait in the kernel until it is served.
+    let mut waiting: Option<Waiting> = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = orders.close() => break,
+            _ = sweep.tick() => sweep_kept(&proxy),
+            Some(permit) = permitted(&mut waiting) => {
+                if let Some(newcomer) = waiting.take() {
+                    newcomer.connection.serve(permit);
+                }
+            }
+            () = sleep(LOOK), if waiting.is_some() => limit.make_room(proxy.millis()),
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, peer)) => waiting = Connection::new(&proxy, stream, peer).admit(&limit),
+                Err(error) if lacks_resources(&error) => {
+                    let closes = limit.shed(proxy.millis());
+                    debug!(%error, closes, "accept failed");
+                    sleep(if closes { CLOSING } else { PAUSE }).await;
+                }
+                // It concerns one connection, which broke before it was accepted.
+                Err(error) => debug!(%error, "accept failed"),
+            },
+        }
+    }
+    if let Some(newcomer) = waiting {
+        newcomer.serve_in_time(&limit);
+    }
+    // Asked of the kernel itself, so that nothing lies between its last word and the close.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream
+                && let Some(newcomer) = Connection::new(&proxy, stream, peer).admit(&limit)
+            {
+                newcomer.serve_in_time(&limit);
+            }
+        }
+    }
+    orders.closed().await;
+}
+
+/// An accepted connection.
+struct Connection {
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    fn new(proxy: &Arc<Proxy>, stream: TcpStream, peer: SocketAddr) -> Self {
+        proxy.metrics().accepted.fetch_add(1, Ordering::Relaxed);
+        // An IPv4 client of a listener for both families comes as ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Connection { proxy: proxy.clone(), stream, peer }
+    }
+
+    /// Serves it if the limit permits; else it has to wait.
+    fn admit(self, limit: &Arc<ConnectionLimit>) -> Option<Waiting> {
+        match limit.admit(self.peer.ip(), self.proxy.millis()) {
+            Admission::Permitted(permit) => {
+                self.serve(permit);
+                None
+            }
+            Admission::Waiting(permit) => Some(Waiting { connection: self, permit }),
+        }
+    }
+
+    fn serve(self, permit: Permit) {
+        let Connection { proxy, stream, peer } = self;
+        permit.spawn(|permit| proxy.serve(stream, peer, permit));
+    }
+}
+
+/// An accepted connection that waits for its permit.
+struct Waiting {
+    connection: Connection,
+    permit: oneshot::Receiver<Permit>,
+}
+
+impl Waiting {
+    /// Serves it once it may be, at the end of the process, where the listener cannot wait for that.
+    fn serve_in_time(self, limit: &Arc<ConnectionLimit>) {
+        let Waiting { connection, mut permit } = self;
+        let limit = limit.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    permit = &mut permit => return permit.map_or((), |permit| connection.serve(permit)),
+                    () = sleep(LOOK) => limit.make_room(connection.proxy.millis()),
+                }
+            }
+        });
+    }
+}
+
+/// Ready when the permit that is waited for has come.
+async fn permitted(waiting: &mut Option<Waiting>) -> Option<Permit> {
+    match waiting {
+        Some(waiting) => (&mut waiting.permit).await.ok(),
+        None => None,
+    }
+}
+
+/// Whether the process or the host has no descriptor or no memory for another socket.
+fn lacks_resources(error: &io::Error) -> bool {
+    let lack = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| lack.contains(&Errno::from_raw(code)))
+}
+
+/// Closes what this worker kept for too long, or what its replica has closed.
+fn sweep_kept(proxy: &Proxy) {
+    let now = clock::now();
+    for (upstream, config) in &proxy.table().upstreams {
+        for endpoint in upstream.endpoints().values() {
+            endpoint.kept().sweep(config.idle_timeout, now);
+        }
+    }
+}
