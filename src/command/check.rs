@@ -5,7 +5,7 @@
 
 use super::paint::{Paint, count, latency};
 use crate::clock;
-use crate::config::{self, Config, Host, HostHeader};
+use crate::config::{self, Config, Family, Host, HostHeader};
 use crate::discovery::{Own, Resolve, Resolver};
 use crate::pool::{ProbeResult, Resolution, Unhealthy};
 use crate::probe::{Probe, Prober};
@@ -151,6 +151,18 @@ async fn probe_all(addresses: Vec<IpAddr>, upstream: &config::Upstream) -> Vec<(
 /// What may be wrong with a name that does not resolve.
 pub(super) async fn guess_name(config: &Config, host: &Host, resolution: &Resolution, resolver: &Resolver) -> String {
     let Host::Name(name) = host else { return String::new() };
+    // A question about one family is answered as if there were no such name where all addresses are of the other.
+    let other = match config.dns.family {
+        Family::Ipv4 => Some((Family::Ipv6, "IPv6", "ipv6")),
+        Family::Ipv6 => Some((Family::Ipv4, "IPv4", "ipv4")),
+        Family::Any => None,
+    };
+    if let (Some((other, spelled, key)), Resolution::Absent) = (other, resolution)
+        && let Resolution::Addresses(found) = resolver.resolve_as(host, other).await
+    {
+        let number = addresses_of(found.len());
+        return format!("{name} has {number}, but of {spelled} only: set dns.family = \"{key}\", or \"any\"");
+    }
     // Aliases as Dokku's network plugin makes them, and Swarm's name for all of a service's tasks.
     for other in [format!("{name}.web"), format!("tasks.{name}")] {
         if let Resolution::Addresses(found) = resolver.resolve(&Host::Name(other.clone())).await {

@@ -232,7 +232,7 @@ async fn check_of(known: &'static str, addresses: Vec<IpAddr>, port: u16, toml: 
     let mut config = config(toml);
     let second = Duration::from_secs(1);
     let server = Some(server_of(known, addresses).await);
-    config.dns = Dns { server, interval: second, timeout: second, hold: second };
+    config.dns = Dns { server, interval: second, timeout: second, hold: second, ..config.dns };
     let mut upstream = (*config.upstreams[0]).clone();
     upstream.port = port;
     examine(&config, &upstream, &Resolver::new(config.dns.clone()), Paint::new(false)).await
@@ -272,6 +272,22 @@ async fn a_name_without_its_process_is_found_as_dokku_names_it() {
     let (text, works) = check_of("db-checker.web", replicas(3), 8080, "").await;
     assert!(!works);
     assert!(text.contains("no such name") && text.contains("db-checker.web resolves to 3 addresses"), "{text}");
+}
+
+// D22
+#[tokio::test]
+async fn a_name_with_addresses_of_the_other_family_only_is_met_with_the_key_to_set() {
+    for (address, family, said) in [
+        ("::1", "ipv4", "db-checker has 1 address, but of IPv6 only: set dns.family = \"ipv6\", or \"any\""),
+        ("127.0.0.1", "ipv6", "db-checker has 1 address, but of IPv4 only: set dns.family = \"ipv4\", or \"any\""),
+    ] {
+        let server = server_of("db-checker", vec![address.parse().unwrap()]).await;
+        let config = config(&format!("[dns]\nserver = \"{server}\"\nfamily = \"{family}\""));
+        let resolver = Resolver::new(config.dns.clone());
+        let (text, works) = examine(&config, &config.upstreams[0].clone(), &resolver, Paint::new(false)).await;
+        assert!(!works);
+        assert!(text.contains(said), "{text}");
+    }
 }
 
 #[tokio::test]

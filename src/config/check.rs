@@ -7,8 +7,8 @@ use super::value::{
     quoted, route_host, size, socket, string, time,
 };
 use super::{
-    Config, ConfigError, Dns, Env, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses, Upstream,
-    limits,
+    Config, ConfigError, Dns, Env, Family, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses,
+    Upstream, limits,
 };
 use crate::route;
 use std::net::SocketAddr;
@@ -173,11 +173,13 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
 
 fn dns(reader: &Reader<'_>, table: DeTable<'_>) -> Dns {
     let default = Dns::default();
+    let family = choice(&[("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("any", Family::Any)]);
     let mut s = Section::new(reader, String::new(), "dns.", table);
     let dns = Dns {
         server: s.take("server", string(dns_server)),
         interval: s.take("interval", duration(limits::INTERVAL)).unwrap_or(default.interval),
         timeout: s.take("timeout", duration(limits::TIMEOUT)).unwrap_or(default.timeout),
+        family: s.take("family", family).unwrap_or(default.family),
         hold: s.take("hold", duration(limits::PERIOD)).unwrap_or(default.hold),
     };
     s.end();

@@ -220,6 +220,8 @@ pub struct Dns {
     pub interval: Duration,
     /// How long one question may take.
     pub timeout: Duration,
+    /// Which addresses a name is asked for.
+    pub family: Family,
     /// How long proven endpoints outlive an answer that the name is gone.
     pub hold: Duration,
 }
@@ -230,9 +232,21 @@ impl Default for Dns {
             server: None,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            family: Family::Ipv4,
             hold: Duration::from_secs(10),
         }
     }
+}
+
+/// `family`: which addresses a name is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A records. Docker has them for every container, unless the network is for IPv6 only.
+    Ipv4,
+    /// AAAA records.
+    Ipv6,
+    /// A records, and AAAA records of a name that has none: a replica with both is one endpoint, not two.
+    Any,
 }
 
 /// `[upstream.NAME]`: one name in DNS and how its replicas are treated.

@@ -1,4 +1,4 @@
-//! How a name is asked: one question for A records over UDP with EDNS, over TCP if the answer was cut, nothing cached.
+//! How a name is asked: one question over UDP with EDNS, over TCP if the answer was cut, nothing cached.
 //!
 //! Only an answer that says so means "no such name": every other failure says nothing about the containers, and the pool
 //! keeps what it has. Answers are classified here from the server's own message rather than by a stub resolver's lookup,
@@ -7,12 +7,12 @@
 //! With `dns.server` set, that server alone is asked. Without it names are found as on the rest of the system: `/etc/hosts`
 //! first (`--add-host`, compose's `extra_hosts`), then the servers of `/etc/resolv.conf` in their order. Both files are read
 //! at each question: Docker writes them anew in running containers. `localhost` needs neither. Search domains are not
-//! applied, as a name in the configuration is whole. AAAA is not asked: Docker answers A for every container, and older
-//! engines forward AAAA to the outside.
+//! applied, as a name in the configuration is whole. AAAA is asked only where `dns.family` says so: Docker answers A for
+//! every container unless the network is for IPv6 only, and older engines forward AAAA to the outside.
 
 use super::Resolve;
 use super::runtime::Sockets;
-use crate::config::{Dns, Host};
+use crate::config::{Dns, Family, Host};
 use crate::pool::Resolution;
 use arc_swap::ArcSwap;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
@@ -23,7 +23,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use parking_lot::Mutex;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,8 @@ impl Resolver {
 
     #[cfg(test)]
     pub(super) async fn ask_servers(addresses: Vec<SocketAddr>, timeout: Duration, name: &str) -> Resolution {
-        Servers::new(addresses, timeout).unwrap().ask(&Name::from_ascii(format!("{name}.")).unwrap()).await
+        let name = Name::from_ascii(format!("{name}.")).unwrap();
+        Servers::new(addresses, timeout).unwrap().ask(&name, RecordType::A).await
     }
 
     fn servers(&self, timeout: Duration) -> Result<Arc<Servers>, String> {
@@ -109,18 +110,29 @@ impl Resolver {
 
 impl Resolve for Resolver {
     async fn resolve(&self, host: &Host) -> Resolution {
+        self.resolve_as(host, self.dns.load().family).await
+    }
+}
+
+impl Resolver {
+    /// Asks once, for addresses of `family`, whatever the configuration says of it.
+    pub async fn resolve_as(&self, host: &Host, family: Family) -> Resolution {
         let name = match host {
             Host::Address(address) => return Resolution::Addresses(vec![*address]),
             Host::Name(name) => name,
         };
         let dns = self.dns.load_full();
         if dns.server.is_none()
-            && let Some(addresses) = find_in_hosts(&fs::read_to_string(&self.hosts).unwrap_or_default(), name)
+            && let Some(addresses) = find_in_hosts(&fs::read_to_string(&self.hosts).unwrap_or_default(), name, family)
         {
             return Resolution::Addresses(addresses);
         }
         if is_localhost(name) {
-            return Resolution::Addresses(vec![Ipv4Addr::LOCALHOST.into()]);
+            let address = match family {
+                Family::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+                Family::Ipv4 | Family::Any => Ipv4Addr::LOCALHOST.into(),
+            };
+            return Resolution::Addresses(vec![address]);
         }
         let Ok(question) = Name::from_ascii(format!("{name}.")) else {
             return Resolution::Failed(format!(
@@ -132,7 +144,18 @@ impl Resolve for Resolver {
             Err(why) => return Resolution::Failed(why),
         };
         let silence = || Resolution::Failed(format!("no answer from {} within {:?}", servers.names(), dns.timeout));
-        timeout(dns.timeout, servers.ask(&question)).await.unwrap_or_else(|_| silence())
+        let ask = async {
+            match family {
+                Family::Ipv4 => servers.ask(&question, RecordType::A).await,
+                Family::Ipv6 => servers.ask(&question, RecordType::AAAA).await,
+                // Only a server's word that there is no A leads on: a failure may be that of a name that has some.
+                Family::Any => match servers.ask(&question, RecordType::A).await {
+                    Resolution::Absent => servers.ask(&question, RecordType::AAAA).await,
+                    resolution => resolution,
+                },
+            }
+        };
+        timeout(dns.timeout, ask).await.unwrap_or_else(|_| silence())
     }
 }
 
@@ -156,11 +179,11 @@ impl Servers {
     }
 
     /// One after the other, as the C library does: the first that knows something says it for all.
-    async fn ask(&self, name: &Name) -> Resolution {
+    async fn ask(&self, name: &Name, kind: RecordType) -> Resolution {
         let share = self.timeout / self.pools.len() as u32;
         let mut reasons = Vec::new();
         for (address, pool) in self.addresses.iter().zip(&self.pools) {
-            match timeout(share, follow(pool, name)).await {
+            match timeout(share, follow(pool, name, kind)).await {
                 Ok(Resolution::Failed(why)) => reasons.push(format!("{why} from {address}")),
                 Ok(resolution) => return resolution,
                 Err(_) => reasons.push(format!("no answer from {address} within {share:?}")),
@@ -175,11 +198,11 @@ impl Servers {
 }
 
 /// Asks one server, and again for the end of a chain of aliases whose addresses the answer did not hold.
-async fn follow(pool: &NameServerPool<Sockets>, name: &Name) -> Resolution {
+async fn follow(pool: &NameServerPool<Sockets>, name: &Name, kind: RecordType) -> Resolution {
     let mut asked = vec![name.clone()];
     loop {
         let current = asked.last().unwrap_or(name);
-        let question = Query::query(current.clone(), RecordType::A);
+        let question = Query::query(current.clone(), kind);
         let answer = pool.lookup(question, DnsRequestOptions::default()).first_answer().await;
         let message = match answer {
             Ok(message) => message,
@@ -191,7 +214,7 @@ async fn follow(pool: &NameServerPool<Sockets>, name: &Name) -> Resolution {
             ResponseCode::NXDomain => return Resolution::Absent,
             code => return Resolution::Failed(spell(code)),
         }
-        match walk(&message, current) {
+        match walk(&message, current, kind) {
             Walk::Addresses(addresses) => return Resolution::Addresses(addresses),
             Walk::Alias(target) if asked.contains(&target) || asked.len() > MAX_ALIASES => {
                 return Resolution::Failed("a loop of CNAMEs".to_owned());
@@ -212,13 +235,14 @@ enum Walk {
     Nothing,
 }
 
-fn walk(message: &Message, name: &Name) -> Walk {
+fn walk(message: &Message, name: &Name, kind: RecordType) -> Walk {
     let mut current = name;
     for _ in 0..=MAX_ALIASES {
         let here = || message.answers.iter().filter(|r| r.name == *current);
         let addresses: Vec<IpAddr> = here()
             .filter_map(|record| match &record.data {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
+                RData::A(address) if kind == RecordType::A => Some(IpAddr::V4(address.0)),
+                RData::AAAA(address) if kind == RecordType::AAAA => Some(IpAddr::V6(address.0)),
                 _ => None,
             })
             .collect();
@@ -278,16 +302,16 @@ fn nameservers(text: &str) -> impl Iterator<Item = SocketAddr> {
     })
 }
 
-/// The addresses of `name` in a hosts file, as `hosts(5)` has it: the IPv4 ones if there are any, as DNS is asked for them
-/// too.
-fn find_in_hosts(text: &str, name: &str) -> Option<Vec<IpAddr>> {
+/// The addresses of `name` in a hosts file, as `hosts(5)` has it: those of the family that DNS would be asked for first if
+/// there are any, else the others.
+fn find_in_hosts(text: &str, name: &str, family: Family) -> Option<Vec<IpAddr>> {
     let named = text.lines().filter_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let address: IpAddr = words.next()?.parse().ok()?;
         words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
     });
-    let (v4, v6): (Vec<_>, Vec<_>) = named.partition(IpAddr::is_ipv4);
-    [v4, v6].into_iter().find(|addresses| !addresses.is_empty())
+    let (first, others): (Vec<_>, Vec<_>) = named.partition(|a| a.is_ipv6() == (family == Family::Ipv6));
+    [first, others].into_iter().find(|addresses| !addresses.is_empty())
 }
 
 /// RFC 6761, 6.3: such names are never asked.

@@ -6,14 +6,14 @@
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{Edns, Metadata, Query, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, CNAME};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::proto::serialize::binary::{BinDecoder, BinEncodable};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
 use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -71,6 +71,7 @@ impl Dns {
         udp.set_nonblocking(true)?;
         let zone = Arc::new(Mutex::new(Zone {
             names: HashMap::new(),
+            ipv6: HashMap::new(),
             asked: HashMap::new(),
             ttl: TTL,
             fault: None,
@@ -99,6 +100,12 @@ impl Dns {
     /// `name` has exactly these addresses from now on; with none the name does not exist. Case does not matter.
     pub fn set(&self, name: &str, addresses: &[Ipv4Addr]) {
         self.zone().names.insert(name.to_lowercase(), addresses.to_vec());
+    }
+
+    /// `name` has exactly these IPv6 addresses from now on, beside its others. Faults other than silence and delay
+    /// concern A only.
+    pub fn set_ipv6(&self, name: &str, addresses: &[Ipv6Addr]) {
+        self.zone().ipv6.insert(name.to_lowercase(), addresses.to_vec());
     }
 
     /// One address more.
@@ -159,6 +166,7 @@ impl Drop for Dns {
 #[derive(Debug)]
 struct Zone {
     names: HashMap<String, Vec<Ipv4Addr>>,
+    ipv6: HashMap<String, Vec<Ipv6Addr>>,
     asked: HashMap<String, u64>,
     ttl: u32,
     fault: Option<Fault>,
@@ -218,8 +226,9 @@ impl Handler {
         }
 
         let mut addresses = zone.names.get(&key).cloned().unwrap_or_default();
+        let ipv6 = zone.ipv6.get(&key).cloned().unwrap_or_default();
         let mut answer = Answer {
-            code: if addresses.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError },
+            code: if addresses.is_empty() && ipv6.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError },
             records: vec![],
             truncated: false,
             id_xor: 0,
@@ -254,6 +263,10 @@ impl Handler {
             }
             Some(Fault::Delay(by)) => delay = Some(by),
             Some(Fault::Answer(instead)) => (addresses, answer.code) = (instead, ResponseCode::NoError),
+        }
+        if query.query_type() == RecordType::AAAA {
+            let record = |a: &Ipv6Addr| Record::from_rdata(name.clone(), zone.ttl, RData::AAAA(AAAA(*a)));
+            answer.records.extend(ipv6.iter().map(record));
         }
         // Any other type of a name that exists: NOERROR and nothing, as Docker answers AAAA without IPv6.
         if wants_addresses {

@@ -1,12 +1,12 @@
 //! The limit of client connections and who loses one when it is reached, and the addresses of both sides.
 
 use crate::{Bed, GET, gate, ok, serve};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use testbed::{App, Ending, Loopback, Proxy, ProxyConfig, Wire, eventually, eventually_some};
+use testbed::{App, Ending, Loopback, Origin, Proxy, ProxyConfig, Wire, eventually, eventually_some};
 
 const CAP: usize = 50;
 
@@ -260,4 +260,26 @@ fn keep_alive(column: usize, address: SocketAddr) -> Option<Duration> {
     let ours = columns.filter(|c| c.len() > 5 && c[column] == address && c[3] == ESTABLISHED);
     let left = ours.filter_map(|c| u64::from_str_radix(c[5].strip_prefix(KEEP_ALIVE)?, 16).ok()).max()?;
     Some(Duration::from_millis(left * 10))
+}
+
+// D22
+#[test]
+fn replicas_that_have_ipv6_addresses_only_are_served_where_the_configuration_asks_for_them() {
+    let network = Loopback::new();
+    let origin = Origin::listen((Ipv6Addr::LOCALHOST, 0).into(), |h, w, _| serve(h, w)).unwrap();
+    network.dns().set_ipv6("six", &[Ipv6Addr::LOCALHOST]);
+    for family in ["ipv6", "any"] {
+        let config = ProxyConfig::new(&network, "app")
+            .set("upstream.app.address", format!("six:{}", origin.address().port()))
+            .set("dns.family", family);
+        let proxy = crate::start(&network, &config);
+        proxy.wait_up("app", &[origin.address()]);
+        assert_eq!(proxy.get("/").status, 200, "{family}");
+    }
+    // Those that have IPv4 addresses are asked for them under "any", and not twice.
+    let both = network.origin("six", |h, w, _| serve(h, w));
+    let config = ProxyConfig::new(&network, "six").set("dns.family", "any");
+    let proxy = crate::start(&network, &config);
+    proxy.wait_up("six", &[both.address()]);
+    assert_eq!(proxy.get("/").status, 200);
 }

@@ -50,7 +50,7 @@ fn all_problems_of_a_file_are_told_at_once() {
         .replace("forwarded = \"off\"", "forwarded = false");
     let lines = [
         "server.drain (25) has no unit; write \"25s\" or \"25ms\"",
-        "unknown key dns.intervall (known here: server, interval, timeout, hold); did you mean interval?",
+        "unknown key dns.intervall (known here: server, interval, timeout, family, hold); did you mean interval?",
         "upstream \"db-checker\": retries (11) is out of bounds; write a number from 0 to 10",
         "upstream \"db-checker\": forwarded (false) is none of the choices; write \"off\" or \"append\"",
         "upstream \"db-checker\": unknown key probe.intervall (known here: path, healthy, host, interval, timeout, rise, \

@@ -2,10 +2,10 @@
 
 use super::super::resolver::Resolver;
 use super::*;
-use crate::config::Dns;
+use crate::config::{Dns, Family};
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, CNAME};
-use hickory_resolver::proto::rr::{Name, RData, Record};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -74,8 +74,11 @@ fn asked(question: &Message) -> Name {
 }
 
 fn a(name: &Name, address: IpAddr) -> Record {
-    let IpAddr::V4(address) = address else { unreachable!("tests ask for A") };
-    Record::from_rdata(name.clone(), 600, RData::A(A(address)))
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    Record::from_rdata(name.clone(), 600, data)
 }
 
 fn cname(from: &str, to: &str) -> Record {
@@ -85,7 +88,7 @@ fn cname(from: &str, to: &str) -> Record {
 
 fn config(server: Option<SocketAddr>) -> Dns {
     let second = Duration::from_secs(1);
-    Dns { server, interval: second, timeout: second, hold: 10 * second }
+    Dns { server, interval: second, timeout: second, family: Family::Ipv4, hold: 10 * second }
 }
 
 /// A server that knows one name.
@@ -95,7 +98,8 @@ pub(crate) async fn server_of(name: &'static str, addresses: Vec<IpAddr>) -> Soc
             return code(question, ResponseCode::NXDomain);
         }
         let mut message = answer(question);
-        message.add_answers(addresses.iter().map(|address| a(&asked(question), *address)));
+        let wanted = addresses.iter().filter(|a| a.is_ipv6() == (question.queries[0].query_type() == RecordType::AAAA));
+        message.add_answers(wanted.map(|address| a(&asked(question), *address)));
         vec![message]
     })
     .await
@@ -366,6 +370,26 @@ async fn a_first_server_that_refuses_costs_no_time() {
             let resolution = Resolver::ask_servers(vec![first, second], Duration::from_secs(4), "db-checker").await;
             assert_eq!(resolution, addresses([1]));
             assert!(began.elapsed() < Duration::from_secs(1), "{what}: {:?} of 2 s", began.elapsed());
+        }
+    }
+}
+
+// D22
+#[tokio::test]
+async fn a_name_is_asked_for_addresses_of_the_configured_family() {
+    let (v4, v6): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+    let both = server_of("db-checker", vec![v4, v6]).await;
+    let only_v6 = server_of("db-checker", vec![v6]).await;
+    let only = |address| Resolution::Addresses(vec![address]);
+    for (family, of_both, of_v6) in [
+        (Family::Ipv4, only(v4), Resolution::Absent),
+        (Family::Ipv6, only(v6), only(v6)),
+        // Not both of them: a replica that has two addresses would get twice its share.
+        (Family::Any, only(v4), only(v6)),
+    ] {
+        for (server, expected) in [(both, of_both), (only_v6, of_v6)] {
+            let resolver = Resolver::new(Dns { family, ..config(Some(server)) });
+            assert_eq!(resolver.resolve(&name()).await, expected, "{family:?}");
         }
     }
 }
