@@ -2,9 +2,8 @@
 
 use super::drain::Orders;
 use crate::clock;
+use crate::exhaustion::is_exhaustion;
 use crate::proxy::{Admission, ConnectionLimit, Permit, Proxy};
-use nix::errno::Errno;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,7 +48,7 @@ pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, limit: Arc<C
             () = sleep(LOOK), if waiting.is_some() => limit.make_room(proxy.millis()),
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok((stream, peer)) => waiting = Connection::new(&proxy, stream, peer).admit(&limit),
-                Err(error) if lacks_resources(&error) => {
+                Err(error) if is_exhaustion(&error) => {
                     let closes = limit.shed(proxy.millis());
                     debug!(%error, closes, "accept failed");
                     sleep(if closes { CLOSING } else { PAUSE }).await;
@@ -136,12 +135,6 @@ async fn permitted(waiting: &mut Option<Waiting>) -> Option<Permit> {
         Some(waiting) => (&mut waiting.permit).await.ok(),
         None => None,
     }
-}
-
-/// Whether the process or the host has no descriptor or no memory for another socket.
-fn lacks_resources(error: &io::Error) -> bool {
-    let lack = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
-    error.raw_os_error().is_some_and(|code| lack.contains(&Errno::from_raw(code)))
 }
 
 /// Closes what this worker kept for too long, or what its replica has closed.
