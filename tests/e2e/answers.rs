@@ -2,11 +2,12 @@
 //! counters that go with it.
 
 use crate::ailing::without_probes;
+use crate::process::by_shell;
 use crate::replicas::DeafReplica;
 use crate::{Bed, GET, POST, gate, ok, serve};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use testbed::{Ending, Head, Loopback, ProxyConfig, Response, Wire, eventually};
+use testbed::{Ending, Head, Loopback, Proxy, ProxyConfig, Response, Wire, eventually};
 
 /// Asserts that the answer is the proxy's own: this status, and this error type and text in the field and the body.
 #[track_caller]
@@ -160,6 +161,7 @@ fn connection_limit_reached_is_said_where_the_queue_is_full_and_the_connection_g
             ok(wire);
         },
     );
+    eventually("it is proven", || bed.proxy.endpoints("app")[0]["usable"] == true);
     let mut first = bed.client();
     first.send(GET);
     eventually("it runs", || bed.origin().requests() == 1);
@@ -174,6 +176,46 @@ fn connection_limit_reached_is_said_where_the_queue_is_full_and_the_connection_g
     assert_eq!(first.response().unwrap().status, 200);
     second.send(GET);
     assert_eq!(second.response().unwrap().status, 200);
+}
+
+// T10
+#[test]
+fn connection_limit_reached_is_said_where_the_proxy_itself_has_no_descriptor_left() {
+    const DESCRIPTORS: usize = 60;
+    let network = Loopback::new();
+    let origin = network.origin("app", |h, w, _| serve(h, w));
+    let config = without_probes(ProxyConfig::new(&network, "app"))
+        .set("server.threads", 1)
+        .set("server.max_connections", 200)
+        .set("dns.interval", "60s");
+    let shell = by_shell(&format!("ulimit -n {DESCRIPTORS};"));
+    let proxy = Proxy::launch_with(&network, shell, &config.to_toml());
+    proxy.wait_ready();
+    proxy.wait_up("app", &[origin.address()]);
+    // Busy ones, so that none is closed to make room: heads that are not finished.
+    let mut clients: Vec<Wire> = (0..DESCRIPTORS + 20)
+        .map(|_| {
+            let mut client = Wire::connect(proxy.address());
+            client.send("GET / HTTP/1.1\r\nHo");
+            client
+        })
+        .collect();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.container().pid())).unwrap().count();
+    eventually("none is left", || open() == DESCRIPTORS);
+    // All at once, so that they want more descriptors than the few that come free. Some were closed before their first
+    // bytes were read, as connections at rest.
+    clients.retain_mut(|client| client.try_send("st: a\r\nConnection: close\r\n\r\n").is_ok());
+    let answers: Vec<Response> = clients.iter_mut().filter_map(|client| client.response().ok()).collect();
+    let refused: Vec<&Response> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(!refused.is_empty(), "{answers:?}");
+    let text = "the proxy has no descriptor or port left for another connection";
+    refused.iter().for_each(|answer| assert_says(answer, 503, "connection_limit_reached", text));
+    drop(clients);
+    eventually("it serves again", || proxy.try_get("/").is_ok_and(|response| response.status == 200));
+    let exhausted = proxy.metric("evenkeel_connects_total", &["result=\"exhausted\""]);
+    assert_eq!(exhausted, refused.len() as f64);
+    let replica = &proxy.endpoints("app")[0];
+    assert_eq!((&replica["usable"], &replica["failures"]), (&json!(true), &json!(0)), "the replica is not to blame");
 }
 
 // T10

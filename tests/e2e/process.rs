@@ -14,7 +14,7 @@ on_every_testbed! {
 const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
 
 /// Evenkeel started by a shell that first does something else.
-fn by_shell(first: &str) -> App {
+pub(crate) fn by_shell(first: &str) -> App {
     let mut app = App::new("/bin/sh");
     app.args = vec!["-c".into(), format!("{first} exec {EVENKEEL}")];
     app
