@@ -17,7 +17,7 @@ TIMED = -Z unstable-options --report-time
 # ask nothing of a proxy.
 ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests
 
-.PHONY: demo test bench soak lint deny setup
+.PHONY: demo test fuzz bench soak lint deny setup
 
 demo: setup
 	cargo build --locked --workspace --bins
@@ -36,6 +36,12 @@ test: setup
 	sh deploy/kubernetes/validate.sh
 	@sh testbed/slowest.sh target/tests.log
 	@sh testbed/engine/report.sh $(TALLY)
+
+# libFuzzer on one of fuzz/fuzz_targets, for so many seconds: FUZZ="head 3600". Needs nightly Rust and cargo-fuzz, and says
+# so where they are missing. `make test` runs the same functions over fuzz/corpus.
+FUZZ ?= head 60
+fuzz:
+	@sh fuzz/run.sh $(FUZZ)
 
 # Half an hour, and the README's tables and picture of it. BENCH="--quick" or BENCH="--only-rows cpu-get --only
 # evenkeel,haproxy" makes it shorter and leaves them alone. Peers are installed into target/ and nothing of them is started

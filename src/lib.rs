@@ -30,6 +30,7 @@
 //! command/    check, status, ready
 //! failure.rs  failed requests: the log and the last fifty
 //! exhaustion.rs  errors of this host's own, which say nothing about a replica
+//! fuzz.rs     for tests and `fuzz/` only: what must hold of any bytes
 //! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread;  sync.rs  atomics and locks
 //! ```
 //!
@@ -48,6 +49,8 @@ pub mod config;
 pub mod discovery;
 mod exhaustion;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod pool;
 pub mod probe;
 pub mod proxy;

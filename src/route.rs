@@ -154,5 +154,7 @@ fn end_of(bytes: &[u8], stops: &[u8]) -> usize {
     bytes.iter().position(|byte| stops.contains(byte)).unwrap_or(bytes.len())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

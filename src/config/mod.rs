@@ -12,6 +12,8 @@
 mod check;
 mod expand;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod limits;
 mod section;
 mod statuses;

@@ -359,18 +359,11 @@ impl Exchange<'_> {
         // A response that refuses the rest of the body ends the connection, as does one to a client that was not asked for it:
         // whether that still sends it is open (RFC 9110 section 10.1.1). After any other the upload goes on.
         let refuses = !inbound.is_sent() && (status >= 400 || inbound.is_held_back());
-        let old = self.head.is_http_1_0();
-        // Without a length, and in no chunks, the body ends where the connection does.
-        let to_close = old && matches!(framing, Framing::Chunked | Framing::ToClose);
-        let keep_client = self.head.keeps_alive() && !self.proxy.is_draining() && !refuses && !to_close;
-        let chunked = head.is_chunked_for(old) && framing != Framing::Empty;
-        let connection = match (keep_client, old) {
-            (false, _) => Some("close"),
-            (true, true) => Some("keep-alive"),
-            (true, false) => None,
-        };
-        head.write(Delivery { chunked, connection, http_1_0: old }, out);
-        Answer { status, framing, keeps_alive, stream, chunked, keep_client, refuses, at }
+        let keep = self.head.keeps_alive() && !self.proxy.is_draining() && !refuses;
+        let delivery = head.delivery(self.head.is_http_1_0(), keep);
+        head.write(delivery, out);
+        let keep_client = delivery.keeps_client();
+        Answer { status, framing, keeps_alive, stream, chunked: delivery.chunked, keep_client, refuses, at }
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {

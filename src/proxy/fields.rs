@@ -328,7 +328,15 @@ fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Line> {
 
 /// The elements of a list, of which empty ones are none (RFC 9110 section 5.6.1).
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+    value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// Without the white space at both ends that HTTP has: SP and HTAB, and no other control that ASCII counts as white space.
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    let is_white = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = bytes.iter().position(|byte| !is_white(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_white(byte)).map_or(start, |at| at + 1);
+    &bytes[start..end]
 }
 
 /// Name and value of a line; an empty name if it has no colon.

@@ -66,7 +66,7 @@ pub(super) async fn read_response(reader: &mut Reader, max_head: usize) -> Resul
 }
 
 /// The length of the line ends that `bytes` begin with.
-fn empty_lines(bytes: &[u8]) -> usize {
+pub(super) fn empty_lines(bytes: &[u8]) -> usize {
     let mut at = 0;
     loop {
         match &bytes[at..] {
@@ -79,7 +79,7 @@ fn empty_lines(bytes: &[u8]) -> usize {
 
 /// Where the empty line ends that ends a head and that was not whole in the first `seen` bytes. A line may end in a bare
 /// LF, which is mended later.
-fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
+pub(super) fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(2);
     memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at).find_map(|at| {
         let before = &bytes[..at];

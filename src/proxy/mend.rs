@@ -5,7 +5,7 @@
 //! (5.2), lines that end in a bare LF (2.2), and one length said twice (6.3). So the client gets lines that have one
 //! reading. Where the flaw is in what delimits the message, even that would be a guess, and the response is refused.
 
-use super::fields::{Fault, elements, plain_number};
+use super::fields::{Fault, elements, plain_number, trim};
 
 /// Fields by which the message is delimited, or on which this hop acts.
 const DELIMITING: [&[u8]; 4] = [b"content-length", b"transfer-encoding", b"connection", b"upgrade"];
@@ -28,12 +28,12 @@ pub(super) fn mended(raw: &[u8]) -> Result<Vec<u8>, Fault> {
             }
             out.truncate(out.len() - 2);
             out.push(b' ');
-            out.extend_from_slice(line.trim_ascii());
+            out.extend_from_slice(trim(line));
             out.extend_from_slice(b"\r\n");
             continue;
         }
         let colon = memchr::memchr(b':', line).ok_or(Fault::Shape)?;
-        let (name, value) = (line[..colon].trim_ascii_end(), &line[colon + 1..]);
+        let (name, value) = (trim(&line[..colon]), &line[colon + 1..]);
         let delimits = DELIMITING.iter().any(|field| name.eq_ignore_ascii_case(field));
         if delimits && name.len() < colon {
             return Err(Fault::Space);
@@ -84,6 +84,7 @@ fn is_chunked(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::response::ResponseHead;
 
     fn mend(lines: &str) -> Result<String, Fault> {
         let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
@@ -108,6 +109,18 @@ mod tests {
             assert_eq!(mend(sent).as_deref(), Ok(expected), "{sent:?}");
         }
         assert_eq!(mended(b"HTTP/1.1 200 OK\nA: 1\n\n").unwrap(), b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n");
+    }
+
+    // T7
+    #[test]
+    fn controls_are_no_white_space() {
+        for lines in ["A: 1\r\n \r2\r\n", "A: 1\r\n \x0c2\r\n", "A\x0c: 1\r\n", "A\r: 1\r\n", "A: 1\x0c\r\n"] {
+            let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+            let strict = ResponseHead::read(head.as_bytes(), 200, false);
+            assert_eq!(strict.err(), Some(Fault::Shape), "{lines:?}");
+        }
+        assert_eq!(mend("Content-Length: 5\x0c\r\n"), Err(Fault::Length));
+        assert_eq!(mend("Transfer-Encoding: \rchunked\r\n"), Err(Fault::Encoding));
     }
 
     // D9, H6

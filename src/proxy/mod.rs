@@ -23,8 +23,8 @@ mod connection;
 mod dial;
 mod exchange;
 mod fields;
-#[cfg(test)]
-mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod head;
 mod inbound;

@@ -31,6 +31,13 @@ pub(super) struct Delivery {
     pub(super) http_1_0: bool,
 }
 
+impl Delivery {
+    /// Whether another request of this client's may follow.
+    pub(super) fn keeps_client(&self) -> bool {
+        self.connection != Some("close")
+    }
+}
+
 /// Where the status code is in a status line.
 const STATUS: std::ops::Range<usize> = 9..12;
 
@@ -107,9 +114,17 @@ impl<'a> ResponseHead<'a> {
         self.fields.chunked || self.fields.length.is_some_and(|length| length > 0)
     }
 
-    /// How the body reaches a client of HTTP/1.`minor`: true if in chunks.
-    pub(super) fn is_chunked_for(&self, http_1_0: bool) -> bool {
-        !http_1_0 && matches!(self.framing, Framing::Chunked | Framing::ToClose)
+    /// How the response goes on to a client, of HTTP/1.0 or later. `keep`: its connection may be kept.
+    pub(super) fn delivery(&self, http_1_0: bool, keep: bool) -> Delivery {
+        let unmeasured = matches!(self.framing, Framing::Chunked | Framing::ToClose);
+        // Without a length, and in no chunks, the body ends where the connection does.
+        let keep = keep && !(http_1_0 && unmeasured);
+        let connection = match (keep, http_1_0) {
+            (false, _) => Some("close"),
+            (true, true) => Some("keep-alive"),
+            (true, false) => None,
+        };
+        Delivery { chunked: !http_1_0 && unmeasured, connection, http_1_0 }
     }
 
     /// The head as the client gets it.
@@ -192,7 +207,7 @@ mod tests {
         let head = read("HTTP/1.0 200 OK\r\nA: 1\r\n\r\n", 200, false).unwrap();
         assert_eq!(head.framing(), Framing::ToClose);
         assert!(!head.keeps_alive());
-        assert!(head.is_chunked_for(false) && !head.is_chunked_for(true));
+        assert!(head.delivery(false, true).chunked && !head.delivery(true, true).chunked);
         assert_eq!(written(&head, true, None), "HTTP/1.1 200 OK\r\nA: 1\r\nTransfer-Encoding: chunked\r\n\r\n");
     }
 
