@@ -69,9 +69,12 @@ pub fn route(bytes: &[u8]) -> bool {
     let shown = || format!("{:?} {:?}", text(field), text(target));
     assert_eq!(found, oracle(&routes, &text(host), &text(parsed.path)), "{}", shown());
     assert!(found.as_ref().is_none_or(|(_, path)| !path.is_empty()), "{}", shown());
-    // What is refused before it is routed: a fragment, and an authority that is none.
+    // What is refused before it is routed: bytes beyond ASCII, a fragment, and an authority that is none.
     let authority = parsed.authority.is_none_or(crate::proxy::fuzz::is_authority);
-    let plain = authority && !target.contains(&b'#') && (target.starts_with(b"/") || parsed.authority.is_some());
+    let plain = authority
+        && target.is_ascii()
+        && !target.contains(&b'#')
+        && (target.starts_with(b"/") || parsed.authority.is_some());
     if plain && let Ok(uri) = hyper::Uri::try_from(target) {
         let (slash, rest) = forward(&routes[2], parsed.path);
         let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();

@@ -144,8 +144,10 @@ impl Accepted {
     ///   none of them ends a target, so all read the same request ([`crate::proxy::syntax::is_target_byte`]).
     /// - A minor version above 1, which RFC 9110 section 2.5 has a server treat as 1.
     fn translate(&self, bytes: &mut [u8]) {
+        let mut in_query = false;
         for byte in &mut bytes[self.target.clone()] {
-            if is_raw(*byte) {
+            in_query |= *byte == b'?';
+            if is_raw(*byte, in_query) {
                 *byte = b'_';
             }
         }
@@ -213,6 +215,6 @@ fn take_forwarded(fields: &mut HeaderMap, theirs: &HeaderMap, shown: &impl Fn() 
 }
 
 /// Whether a target may have this byte here, and not with hyper.
-fn is_raw(byte: u8) -> bool {
-    matches!(byte, b'"' | b'<' | b'>' | b'`' | b'\\' | b'^' | b'{' | b'|' | b'}')
+fn is_raw(byte: u8, in_query: bool) -> bool {
+    matches!((byte, in_query), (b'<' | b'>', _) | (b'`', false) | (b'"', true))
 }
