@@ -174,6 +174,7 @@ fn connection_limit_reached_is_said_where_the_queue_is_full_and_the_connection_g
     assert_counted(&bed, "connection_limit_reached", text, 0);
     go();
     assert_eq!(first.response().unwrap().status, 200);
+    eventually("its place is free", || bed.proxy.endpoints("app")[0]["in_flight"] == 0);
     second.send(GET);
     assert_eq!(second.response().unwrap().status, 200);
 }
@@ -187,6 +188,7 @@ fn connection_limit_reached_is_said_where_the_proxy_itself_has_no_descriptor_lef
     let config = without_probes(ProxyConfig::new(&network, "app"))
         .set("server.threads", 1)
         .set("server.max_connections", 200)
+        .set("server.header_timeout", "60s")
         .set("dns.interval", "60s");
     let shell = by_shell(&format!("ulimit -n {DESCRIPTORS};"));
     let proxy = Proxy::launch_with(&network, shell, &config.to_toml());
@@ -201,7 +203,8 @@ fn connection_limit_reached_is_said_where_the_proxy_itself_has_no_descriptor_lef
         })
         .collect();
     let open = || std::fs::read_dir(format!("/proc/{}/fd", proxy.container().pid())).unwrap().count();
-    eventually("none is left", || open() == DESCRIPTORS);
+    // Accepting takes the last one, or gives up and leaves it.
+    eventually("hardly one is left", || open() >= DESCRIPTORS - 2);
     // All at once, so that they want more descriptors than the few that come free. Some were closed before their first
     // bytes were read, as connections at rest.
     clients.retain_mut(|client| client.try_send("st: a\r\nConnection: close\r\n\r\n").is_ok());
@@ -213,7 +216,7 @@ fn connection_limit_reached_is_said_where_the_proxy_itself_has_no_descriptor_lef
     drop(clients);
     eventually("it serves again", || proxy.try_get("/").is_ok_and(|response| response.status == 200));
     let exhausted = proxy.metric("evenkeel_connects_total", &["result=\"exhausted\""]);
-    assert_eq!(exhausted, refused.len() as f64);
+    assert!(exhausted >= refused.len() as f64, "{exhausted} connects failed, {} were told", refused.len());
     let replica = &proxy.endpoints("app")[0];
     assert_eq!((&replica["usable"], &replica["failures"]), (&json!(true), &json!(0)), "the replica is not to blame");
 }
