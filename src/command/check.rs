@@ -188,8 +188,8 @@ pub(super) async fn guess_name(config: &Config, host: &Host, resolution: &Resolu
         _ if asks_docker && matches!(resolution, Resolution::Absent) => look,
         // It answers for containers itself, and passes on what it does not know: to nobody on an `--internal` network.
         _ if asks_docker => format!(
-            "Docker's DNS does not know the name itself, and the name servers that it passed the question on to did not \
-             answer (on an --internal network they cannot); {look}"
+            "Docker's DNS does not know the name itself, and the name servers that it passes such questions on to did not \
+             answer, as on an --internal network; {look}"
         ),
         Some(server) if !answered => {
             format!("is there a DNS server at {server}? Without dns.server, resolv.conf says whom to ask")

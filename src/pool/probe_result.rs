@@ -78,8 +78,8 @@ impl fmt::Display for ProbeResult {
             ProbeResult::Passed => "passed",
             ProbeResult::Refused => "connection refused",
             ProbeResult::Unreachable => "address unreachable",
-            ProbeResult::ConnectTimedOut => "no connection in time",
-            ProbeResult::TimedOut => "no answer in time",
+            ProbeResult::ConnectTimedOut => "connect timed out",
+            ProbeResult::TimedOut => "timed out",
             ProbeResult::Unhealthy(cause) => return cause.fmt(f),
             ProbeResult::Exhausted => "not made: the proxy has no descriptor or port left",
         })

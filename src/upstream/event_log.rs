@@ -41,7 +41,8 @@ struct Budget {
 impl EventLog {
     /// Remembers an event and logs it, unless its kind had too many lines of late.
     pub(super) fn add(&self, config: &config::Upstream, event: Event, now: Instant) {
-        if self.has_line(event.kind.name(), now) {
+        // What nobody reads by default needs no count.
+        if event.kind == EventKind::Left || self.has_line(event.kind.name(), now) {
             log(config, &event);
         }
         let mut timeline = self.timeline.lock();

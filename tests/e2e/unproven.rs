@@ -1,7 +1,8 @@
 //! What an operator sees of a new replica that never becomes usable.
 
 use crate::{GET, serve, start};
-use testbed::{Loopback, Proxy, ProxyConfig, Wire, eventually};
+use std::time::{Duration, Instant};
+use testbed::{App, Loopback, Network, Proxy, ProxyConfig, Wire, eventually};
 
 fn without_patience(network: &Loopback) -> ProxyConfig {
     ProxyConfig::new(network, "app").set("upstream.app.wait", "100ms").set("upstream.app.probe.path", "/ping")
@@ -44,6 +45,24 @@ fn a_wrong_port_is_named_and_a_name_without_addresses_too() {
     network.dns().add("app", network.free_address());
     let line = proxy.wait_for_line("not usable: its probe fails");
     assert!(line.contains("connection refused; is the app up, does it listen on port"), "{line}");
+}
+
+// U11
+#[test]
+fn a_container_that_listens_long_after_it_is_listed_joins_soon_after_it_listens() {
+    let network = Loopback::new();
+    let _origin = network.origin("app", |head, wire, _| serve(head, wire));
+    let config = ProxyConfig::new(&network, "app");
+    let config = config.set("upstream.app.probe.interval", "1s").set("upstream.app.probe.timeout", "1s");
+    let proxy = start(&network, &config);
+    proxy.wait_serving("/");
+    // Where each pause is twice the one before, a probe comes at 1.5 s and the next at 2.5 s.
+    let replica = network.start("app", &App::replica().env("LISTEN_AFTER_MS", 1600));
+    replica.wait_listening();
+    let listens = Instant::now();
+    let address = replica.address().to_string();
+    eventually("it is up", || proxy.lines("up: probe passed").iter().any(|line| line.contains(&address)));
+    assert!(listens.elapsed() < Duration::from_millis(500), "{:?} after it listened", listens.elapsed());
 }
 
 // A7, U12
