@@ -42,7 +42,7 @@ fn a_port_that_is_taken_is_said_with_its_remedy() {
     assert!(output.contains("in use") && output.contains("choose another port"), "{output}");
 }
 
-// F72
+// F72, D20
 #[test]
 fn out_of_descriptors_the_proxy_neither_spins_nor_dies_and_recovers() {
     let network = Loopback::new();
@@ -65,6 +65,8 @@ fn out_of_descriptors_the_proxy_neither_spins_nor_dies_and_recovers() {
     let used = testbed::cpu(pid).saturating_sub(before);
     assert!(used < Duration::from_millis(400), "{used:?} of processor time in a second of waiting");
     assert_eq!(proxy.container().exited(), None);
+    // Ten probes of a replica that works could not be made.
+    assert_eq!(proxy.lines(" down"), Vec::<String>::new());
     flood.clear();
     eventually("it serves again", || proxy.try_get("/").is_ok_and(|r| r.status == 200));
     drop(origin);
