@@ -94,6 +94,18 @@ impl Pool {
         same
     }
 
+    /// The replica closed a connection that rested. Servers do so all the time. But while its name is gone from DNS it works
+    /// by what it was: it may have ended, and its successor on this address would pass a probe.
+    pub fn rest_ended(&mut self, id: EndpointId, now: Instant) {
+        self.notice(now);
+        if let Some(index) = self.index(id)
+            && self.answers.is_absent()
+        {
+            self.suspect(index, "connection closed while DNS does not know the name", now);
+            self.settle(now);
+        }
+    }
+
     pub(super) fn suspect(&mut self, index: usize, reason: &str, now: Instant) {
         let endpoint = &mut self.endpoints[index];
         match &mut endpoint.suspicion {

@@ -91,7 +91,7 @@ impl Exchange<'_> {
         replay: &mut Replay<'_>,
         attempts: &mut Attempts,
     ) -> Attempt {
-        let Link { mut reader, mut writer, reused } = link;
+        let Link { mut reader, mut writer, rested } = link;
         // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
         writer.begin();
         if !self.is_prompt() {
@@ -116,7 +116,7 @@ impl Exchange<'_> {
             Inbound::Sending { upload: Box::pin(upload), due: &due }
         };
 
-        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, reused, attempts).await;
+        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, rested, attempts).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(attempt) => return attempt,
@@ -189,7 +189,7 @@ impl Exchange<'_> {
         reader: &mut Reader,
         inbound: &mut Inbound<'_>,
         caller: &mut Caller<'_>,
-        reused: bool,
+        rested: Option<Duration>,
         attempts: &mut Attempts,
     ) -> Result<Answer, Attempt> {
         // A client that waits to be asked for the body waits for the replica.
@@ -250,8 +250,11 @@ impl Exchange<'_> {
                 Event::Head(Err(error)) => {
                     // What no HTTP begins with was sent before this request came: it is not the answer to it.
                     let unasked = reader.ahead().is_empty() || error == HeadError::Alien;
-                    let raced = reused && interim == 0 && unasked;
-                    let (problem, failure, outcome) = no_head(error, inbound, raced);
+                    let raced = rested.filter(|_| interim == 0 && unasked);
+                    let (problem, failure, outcome) = no_head(error, inbound, raced.is_some());
+                    if let Some(rested) = raced {
+                        lease.endpoint().kept().saw_closed(rested, clock::now());
+                    }
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {
                         failed.client_ended = inbound.has_ended();

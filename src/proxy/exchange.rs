@@ -105,8 +105,8 @@ impl Attempts {
 pub(super) struct Link {
     pub(super) reader: Box<Reader>,
     pub(super) writer: Writer,
-    /// It carried requests before, so that its replica may just have closed it.
-    pub(super) reused: bool,
+    /// For how long it rested, if it carried requests before: its replica may just have closed it.
+    pub(super) rested: Option<Duration>,
 }
 
 impl Exchange<'_> {
@@ -203,8 +203,10 @@ impl Exchange<'_> {
         // While it is not known whether the endpoint is still there, its connections are no place for what cannot be repeated.
         let trusted = first && !(once && lease.endpoint().is_being_checked());
         let idle = trusted.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
-        if let Some(Connection { reader, writer }) = idle {
-            return Ok((lease, Link { reader, writer, reused: true }));
+        if let Some(idle) = idle {
+            let rested = Some(now.saturating_duration_since(idle.since));
+            let Connection { reader, writer } = idle.connection;
+            return Ok((lease, Link { reader, writer, rested }));
         }
         let connects = &self.upstream.metrics().connects;
         // `wait` bounds all that comes before a connection, except that the first connect may take its time.
@@ -214,7 +216,7 @@ impl Exchange<'_> {
         match Box::pin(dial(self.upstream, lease, attempts, patience)).await {
             Ok((lease, reader, writer)) => {
                 connects.add("connected");
-                Ok((lease, Link { reader, writer, reused: false }))
+                Ok((lease, Link { reader, writer, rested: None }))
             }
             Err(error) => {
                 connects.add(match error {

@@ -6,13 +6,20 @@
 //!
 //! What is kept is a type parameter: `tests/interleavings.rs` keeps numbers, which need no sockets.
 
-use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize, Mutex, Ordering};
 use crate::worker;
 use std::time::{Duration, Instant};
 
-/// A request that may not be sent twice takes a kept connection only if it was used this recently: long enough for a
-/// busy upstream to profit, far below any server's own idle time-out.
-pub(super) const FRESH: Duration = Duration::from_secs(1);
+/// A request that may not be sent twice takes no kept connection that has rested for longer: a busy upstream has younger
+/// ones.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A server of which no connection was seen to rest for so long may be one that closes each right after its answer.
+const EVIDENCE: Duration = Duration::from_millis(100);
+
+/// A connection that was closed early is remembered for so long: servers close some for reasons of their own, such as
+/// after a number of requests.
+const MEMORY: Duration = Duration::from_secs(60);
 
 /// What can be kept: a connection, of which it is known whether its replica has closed it.
 pub trait Keep {
@@ -26,8 +33,54 @@ pub trait Keep {
 /// The kept connections of an endpoint.
 #[derive(Debug)]
 pub struct Kept<C> {
-    by_worker: Box<[Mutex<Vec<Idle<C>>>]>,
+    by_worker: Box<[Mutex<Slot<C>>]>,
     generation: AtomicU32,
+    /// How many there are, over all workers.
+    count: AtomicUsize,
+}
+
+/// Those of one worker.
+#[derive(Debug)]
+struct Slot<C> {
+    /// Those that rest longest come first.
+    idle: Vec<Idle<C>>,
+    lifetime: Lifetime,
+    /// Seen to be closed by their replica since the last [`Kept::sweep`].
+    closed: usize,
+}
+
+/// How long the replica leaves a connection open that rests, as far as it was seen.
+///
+/// A server closes them after a time that it does not tell, and a request that is written just then is lost. One that was
+/// seen to be open after some time shows that the limit is longer; half of that is far enough from it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lifetime {
+    /// The longest rest after which one was still open.
+    open: Duration,
+    /// The shortest after which one was found closed, and when that was.
+    closed: Option<(Duration, Instant)>,
+}
+
+impl Lifetime {
+    fn saw_open(&mut self, age: Duration) {
+        self.open = self.open.max(age);
+    }
+
+    fn saw_closed(&mut self, age: Duration, now: Instant) {
+        let before = self.closed.filter(|(_, at)| now.saturating_duration_since(*at) < MEMORY);
+        if before.is_none_or(|(least, _)| age <= least) {
+            self.closed = Some((age, now));
+        }
+    }
+
+    /// Connections that rested for less are safe for a request that may not be sent twice.
+    fn safe(&self, now: Instant) -> Duration {
+        if self.open < EVIDENCE {
+            return Duration::ZERO;
+        }
+        let closed = self.closed.filter(|(_, at)| now.saturating_duration_since(*at) < MEMORY);
+        closed.map_or(self.open, |(age, _)| age.min(self.open)).min(2 * FRESH) / 2
+    }
 }
 
 /// A connection between two requests.
@@ -40,7 +93,9 @@ pub(super) struct Idle<C> {
 impl<C: Keep> Kept<C> {
     /// None yet.
     pub fn new(workers: usize) -> Self {
-        Kept { by_worker: (0..workers).map(|_| Mutex::new(Vec::new())).collect(), generation: AtomicU32::new(0) }
+        let slot = || Mutex::new(Slot { idle: Vec::new(), lifetime: Lifetime::default(), closed: 0 });
+        let by_worker = (0..workers).map(|_| slot()).collect();
+        Kept { by_worker, generation: AtomicU32::new(0), count: AtomicUsize::new(0) }
     }
 
     /// Counts up whenever the endpoint falls from grace.
@@ -48,42 +103,76 @@ impl<C: Keep> Kept<C> {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Closes all at once, and those in use when they come back.
+    /// Closes all at once, and those in use when they come back. Another process may have the address by now, so that
+    /// nothing is known of it.
     pub fn retire(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         for slot in &self.by_worker {
-            drop(std::mem::take(&mut *slot.lock()));
+            let mut slot = slot.lock();
+            slot.lifetime = Lifetime::default();
+            let idle = std::mem::take(&mut slot.idle);
+            self.count.fetch_sub(idle.len(), Ordering::Relaxed);
+            drop(slot);
+            drop(idle);
         }
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.by_worker.iter().map(|slot| slot.lock().len()).sum()
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// Closes those of this worker that were unused for `idle_timeout`, and those that their replica has closed.
-    pub fn sweep(&self, idle_timeout: Duration, now: Instant) {
-        self.slot().lock().retain(|idle| !idle.is_older(idle_timeout, now) && idle.connection.is_quiet());
-    }
-
-    /// The connection used last, if it is still good. `once`: the request may not be sent twice.
-    pub(super) fn take(&self, once: bool, idle_timeout: Duration, now: Instant) -> Option<C> {
+    /// Closes those of this worker that were unused for `idle_timeout`, and those that their replica has closed. Gives how
+    /// many of the latter were found since it was last called.
+    pub fn sweep(&self, idle_timeout: Duration, now: Instant) -> usize {
         let mut slot = self.slot().lock();
-        while let Some(idle) = slot.pop() {
-            if idle.is_older(idle_timeout, now) {
+        let Slot { idle, lifetime, closed } = &mut *slot;
+        let before = idle.len();
+        idle.retain(|idle| {
+            let age = idle.age(now);
+            let open = idle.connection.is_quiet();
+            if open {
+                lifetime.saw_open(age);
+            } else {
+                lifetime.saw_closed(age, now);
+                *closed += 1;
+            }
+            open && age < idle_timeout
+        });
+        self.count.fetch_sub(before - idle.len(), Ordering::Relaxed);
+        std::mem::take(closed)
+    }
+
+    /// The connection used last, if it is still good, and for how long it rested. `once`: the request may not be sent
+    /// twice.
+    pub(super) fn take(&self, once: bool, idle_timeout: Duration, now: Instant) -> Option<Idle<C>> {
+        let mut slot = self.slot().lock();
+        let Slot { idle: kept, lifetime, closed } = &mut *slot;
+        while let Some(idle) = kept.last() {
+            let age = idle.age(now);
+            if age >= idle_timeout {
                 // Those below are older still.
-                slot.clear();
+                self.count.fetch_sub(kept.len(), Ordering::Relaxed);
+                kept.clear();
                 return None;
             }
-            if once && idle.is_older(FRESH, now) {
-                slot.push(idle);
+            if once && age >= lifetime.safe(now) {
+                // The oldest may show that the younger are safe: those who come next have them.
+                if let Some(oldest) = kept.first().filter(|idle| idle.connection.is_quiet()) {
+                    lifetime.saw_open(oldest.age(now));
+                }
                 return None;
             }
             // What the runtime has not yet heard of, the kernel may know: a request that may not be sent twice asks it.
-            let quiet = if once { idle.connection.is_certainly_quiet() } else { idle.connection.is_quiet() };
-            if quiet {
-                return Some(idle.connection);
+            let open = if once { idle.connection.is_certainly_quiet() } else { idle.connection.is_quiet() };
+            let idle = kept.pop().expect("it is the last");
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            if open {
+                lifetime.saw_open(age);
+                return Some(idle);
             }
+            lifetime.saw_closed(age, now);
+            *closed += 1;
         }
         None
     }
@@ -92,19 +181,57 @@ impl<C: Keep> Kept<C> {
     /// (`generation`) or there are `max_idle` already.
     pub(super) fn put(&self, idle: Idle<C>, generation: u32, max_idle: usize) {
         let mut slot = self.slot().lock();
-        let share = max_idle.div_ceil(self.by_worker.len());
-        if self.generation() == generation && slot.len() < share {
-            slot.push(idle);
+        if self.generation() != generation {
+            return;
+        }
+        if self.count.fetch_add(1, Ordering::Relaxed) < max_idle {
+            slot.idle.push(idle);
+        } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    fn slot(&self) -> &Mutex<Vec<Idle<C>>> {
+    /// A connection that rested for `age` was closed by its replica as it was taken.
+    pub(super) fn saw_closed(&self, age: Duration, now: Instant) {
+        self.slot().lock().lifetime.saw_closed(age, now);
+    }
+
+    fn slot(&self) -> &Mutex<Slot<C>> {
         &self.by_worker[worker::index().min(self.by_worker.len() - 1)]
     }
 }
 
 impl<C> Idle<C> {
-    fn is_older(&self, age: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= age
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    // H10
+    #[test]
+    fn what_may_not_be_sent_twice_keeps_far_from_the_age_at_which_connections_are_closed() {
+        let now = Instant::now();
+        let mut lifetime = Lifetime::default();
+        assert_eq!(lifetime.safe(now), Duration::ZERO, "nothing is known");
+        lifetime.saw_open(99 * MS);
+        assert_eq!(lifetime.safe(now), Duration::ZERO, "it may close each after its answer");
+        lifetime.saw_open(800 * MS);
+        lifetime.saw_open(300 * MS);
+        assert_eq!(lifetime.safe(now), 400 * MS);
+        lifetime.saw_closed(1000 * MS, now);
+        assert_eq!(lifetime.safe(now), 400 * MS, "as its limit is");
+        lifetime.saw_closed(100 * MS, now);
+        assert_eq!(lifetime.safe(now), 50 * MS, "it closes some earlier");
+        lifetime.saw_closed(900 * MS, now);
+        assert_eq!(lifetime.safe(now), 50 * MS);
+        assert_eq!(lifetime.safe(now + MEMORY), 400 * MS, "forgotten");
+        lifetime.saw_open(3600 * 1000 * MS);
+        assert_eq!(lifetime.safe(now + MEMORY), FRESH);
     }
 }

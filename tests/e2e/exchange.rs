@@ -287,11 +287,51 @@ fn connections_to_replicas_are_kept_and_shared_by_clients() {
 fn a_post_takes_no_kept_connection_that_has_rested_for_a_second() {
     let bed = Bed::with(|c| c.set("server.threads", 1), |h, w, _| serve(h, w));
     assert_eq!(bed.ask(POST).status, 200);
-    assert_eq!(bed.ask(POST).status, 200);
-    assert_eq!(bed.origin().open(), 1, "right after another it does");
     std::thread::sleep(Duration::from_millis(1100)); // the rest itself is what is tested
     assert_eq!(bed.ask(POST).status, 200);
     assert_eq!(bed.origin().open(), 2);
+    // By now it is known that the replica leaves resting connections open.
+    assert_eq!(bed.ask(POST).status, 200);
+    assert_eq!(bed.origin().open(), 2, "right after another it does");
+}
+
+// H10
+#[test]
+fn posts_outlive_a_server_that_closes_resting_connections_just_as_they_come() {
+    const REST: Duration = Duration::from_millis(300);
+    let bed = Bed::with(
+        |c| c.set("upstream.app.probe.interval", "30s"),
+        |head, wire, _| {
+            serve(head, wire);
+            // As servers do: what rests for longer is closed, whatever is on its way.
+            wire.set_patience(REST);
+            while let Ok(head) = wire.head() {
+                serve(&head, wire);
+            }
+            wire.close();
+        },
+    );
+    let seed = testbed::seed();
+    let clients: Vec<usize> = std::thread::scope(|scope| {
+        let one = |client| {
+            let mut rng = fastrand::Rng::with_seed(seed + client);
+            let mut wire = bed.client();
+            let mut lost = 0;
+            for _ in 0..60 {
+                // Around the moment at which the server closes, and far from it.
+                std::thread::sleep(REST.mul_f64(1.4 * rng.f64()));
+                wire.send(POST);
+                lost += usize::from(wire.response().unwrap().status != 200);
+            }
+            lost
+        };
+        let one = &one;
+        let clients: Vec<_> = (0..8).map(|client| scope.spawn(move || one(client))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(clients.iter().sum::<usize>(), 0, "lost");
+    let connections = bed.origin().connections();
+    assert!(connections < 8 * 60, "some were kept: {connections} connections");
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Endpoint {
     fn request(&self, once: bool) {
         let oldest = self.retired.load(Ordering::SeqCst);
         let generation = self.kept.generation();
-        let taken = self.kept.take(once, IDLE_TIMEOUT, self.now);
+        let taken = self.kept.take(once, IDLE_TIMEOUT, self.now).map(|idle| idle.connection);
         if let Some(number) = &taken {
             assert!(number.generation >= oldest, "handed out after its endpoint was retired");
         }
@@ -91,7 +91,7 @@ impl Endpoint {
         let take = || self.kept.take(false, IDLE_TIMEOUT, self.now);
         let of_worker = |index| {
             worker::enter(index);
-            std::iter::from_fn(take).collect::<Vec<_>>()
+            std::iter::from_fn(take).map(|idle| idle.connection).collect::<Vec<_>>()
         };
         (0..WORKERS).flat_map(of_worker).collect()
     }

@@ -100,6 +100,12 @@ impl Story {
         assert!(!self.pool.break_checked(self.id(n), broke_at(self.now), None, self.now));
     }
 
+    /// The `n`-th closes a connection that rests.
+    fn close_resting(&mut self, n: u8) {
+        let id = self.id(n);
+        self.pool.rest_ended(id, self.now);
+    }
+
     fn pass_time(&mut self, time: Duration) {
         self.now += time;
         let in_flight = &self.in_flight;

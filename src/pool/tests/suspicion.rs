@@ -141,6 +141,23 @@ fn replica_that_refuses_a_probe_while_the_name_is_gone_is_not_trusted_by_a_probe
     assert!(story.usable().is_empty());
 }
 
+// D14
+#[test]
+fn replica_that_closes_its_connections_while_the_name_is_gone_is_not_trusted_by_a_probe_alone() {
+    let mut story = Story::of(&[1]);
+    story.close_resting(1);
+    assert_eq!(story.usable(), [1], "servers close connections that rest");
+    story.ask(Resolution::Absent);
+    story.close_resting(1);
+    assert!(story.usable().is_empty());
+    story.probe(1, &ProbeResult::Passed);
+    assert!(story.usable().is_empty());
+    story.pass_time(ms(260));
+    story.answer(&[1]);
+    story.probe(1, &ProbeResult::Passed);
+    assert_eq!(story.usable(), [1], "it is listed again");
+}
+
 #[test]
 fn later_break_makes_an_earlier_answer_worthless() {
     let mut story = Story::of(&[1, 2]);
