@@ -18,8 +18,11 @@ mod tests {
     /// Rounds of damage for each target: a second or two.
     const ROUNDS: usize = 20_000;
 
+    /// What a target does with a case, and whether it accepts it.
+    type Run = fn(&[u8]) -> bool;
+
     /// The targets, each with the share of damaged cases that is accepted at least, and refused at least.
-    const TARGETS: [(&str, fn(&[u8]) -> bool, usize); 6] = [
+    const TARGETS: [(&str, Run, usize); 6] = [
         ("head", head, ROUNDS / 20),
         ("response", response, ROUNDS / 20),
         ("body", body, ROUNDS / 20),

@@ -9,7 +9,7 @@ use super::guard::Refusal;
 use super::head::{self, HeadError};
 use super::inbound::{Inbound, Sign, Watch};
 use super::inflow::Inflow;
-use super::kept::Idle;
+use super::kept::{Idle, Rest};
 use super::response::{Delivery, ResponseHead};
 use super::socket::{Reader, WriteError};
 use super::timer::Timer;
@@ -253,7 +253,8 @@ impl Exchange<'_> {
                     let raced = rested.filter(|_| interim == 0 && unasked);
                     let (problem, failure, outcome) = no_head(error, inbound, raced.is_some());
                     if let Some(rested) = raced {
-                        lease.endpoint().kept().saw_closed(rested, clock::now());
+                        let rest = if error == HeadError::Alien { Rest::Spoken } else { Rest::Closed };
+                        lease.endpoint().kept().was(rest, rested, clock::now());
                     }
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {

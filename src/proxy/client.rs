@@ -10,7 +10,7 @@ use super::limit::Permit;
 use super::log;
 use super::memory::{Full, Holding};
 use super::request::{RequestHead, Rewrite};
-use super::socket::{self, Reader, Writer};
+use super::socket::{self, Peeked, Reader, Writer};
 use super::timer::Timer;
 use super::tunnel;
 use super::{Proxy, Table};
@@ -113,7 +113,7 @@ impl Client {
                 inflow.into_next()
             }
             // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
-            End::Close if last && inflow.is_last() && inflow.reader().has_no_news() => None,
+            End::Close if last && inflow.is_last() && inflow.reader().news() == Peeked::Nothing => None,
             End::Close => {
                 Box::pin(self.linger(inflow)).await;
                 None

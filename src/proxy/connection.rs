@@ -1,6 +1,6 @@
 //! A connection to a replica between two requests: both handles of its socket.
 
-use super::kept::Keep;
+use super::kept::{Keep, Rest};
 use super::socket::{Peeked, Reader, Writer};
 
 /// A connection whose last request and response are whole.
@@ -11,11 +11,21 @@ pub struct Connection {
 }
 
 impl Keep for Connection {
-    fn is_quiet(&self) -> bool {
-        self.reader.is_quiet()
+    fn rest(&self) -> Rest {
+        self.reader.news().into()
     }
 
-    fn is_certainly_quiet(&self) -> bool {
-        self.reader.peek() == Peeked::Nothing
+    fn certain_rest(&self) -> Rest {
+        self.reader.peek().into()
+    }
+}
+
+impl From<Peeked> for Rest {
+    fn from(peeked: Peeked) -> Rest {
+        match peeked {
+            Peeked::Nothing => Rest::Quiet,
+            Peeked::Data => Rest::Spoken,
+            Peeked::End | Peeked::Broken => Rest::Closed,
+        }
     }
 }

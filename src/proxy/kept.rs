@@ -21,13 +21,33 @@ const EVIDENCE: Duration = Duration::from_millis(100);
 /// after a number of requests.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// What can be kept: a connection, of which it is known whether its replica has closed it.
+/// What can be kept: a connection, of which it is known what its replica does with it meanwhile.
 pub trait Keep {
-    /// Whether nothing has come since the last response, as far as the runtime knows: no system call.
-    fn is_quiet(&self) -> bool;
+    /// What has come since the last response, as far as the runtime knows: no system call while that is nothing.
+    fn rest(&self) -> Rest;
 
-    /// Whether nothing has come since the last response, asked of the kernel.
-    fn is_certainly_quiet(&self) -> bool;
+    /// What has come since the last response, asked of the kernel.
+    fn certain_rest(&self) -> Rest;
+}
+
+/// What a replica does with a connection that rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing, as it should.
+    Quiet,
+    /// It has closed it.
+    Closed,
+    /// It has sent something, which belongs to no request.
+    Spoken,
+}
+
+/// What [`Kept::sweep`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Connections that their replica had closed, since the last time.
+    pub closed: usize,
+    /// The replica was found to send what belongs to no request: for the first time since the endpoint was last retired.
+    pub spoke: bool,
 }
 
 /// The kept connections of an endpoint.
@@ -37,6 +57,9 @@ pub struct Kept<C> {
     generation: AtomicU32,
     /// How many there are, over all workers.
     count: AtomicUsize,
+    /// The replica has sent something on a connection that rested. A little later it would have been taken for the answer
+    /// to somebody else's request, so that no connection of it is kept any more.
+    speaks: AtomicU32,
 }
 
 /// Those of one worker.
@@ -45,8 +68,8 @@ struct Slot<C> {
     /// Those that rest longest come first.
     idle: Vec<Idle<C>>,
     lifetime: Lifetime,
-    /// Seen to be closed by their replica since the last [`Kept::sweep`].
-    closed: usize,
+    /// What was found since the last [`Kept::sweep`].
+    found: Swept,
 }
 
 /// How long the replica leaves a connection open that rests, as far as it was seen.
@@ -93,9 +116,9 @@ pub(super) struct Idle<C> {
 impl<C: Keep> Kept<C> {
     /// None yet.
     pub fn new(workers: usize) -> Self {
-        let slot = || Mutex::new(Slot { idle: Vec::new(), lifetime: Lifetime::default(), closed: 0 });
+        let slot = || Mutex::new(Slot { idle: Vec::new(), lifetime: Lifetime::default(), found: Swept::default() });
         let by_worker = (0..workers).map(|_| slot()).collect();
-        Kept { by_worker, generation: AtomicU32::new(0), count: AtomicUsize::new(0) }
+        Kept { by_worker, generation: AtomicU32::new(0), count: AtomicUsize::new(0), speaks: AtomicU32::new(0) }
     }
 
     /// Counts up whenever the endpoint falls from grace.
@@ -107,6 +130,7 @@ impl<C: Keep> Kept<C> {
     /// nothing is known of it.
     pub fn retire(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.speaks.store(0, Ordering::Relaxed);
         for slot in &self.by_worker {
             let mut slot = slot.lock();
             slot.lifetime = Lifetime::default();
@@ -122,32 +146,36 @@ impl<C: Keep> Kept<C> {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Closes those of this worker that were unused for `idle_timeout`, and those that their replica has closed. Gives how
-    /// many of the latter were found since it was last called.
-    pub fn sweep(&self, idle_timeout: Duration, now: Instant) -> usize {
+    /// Closes those of this worker that were unused for `idle_timeout`, and those that are not quiet.
+    pub fn sweep(&self, idle_timeout: Duration, now: Instant) -> Swept {
         let mut slot = self.slot().lock();
-        let Slot { idle, lifetime, closed } = &mut *slot;
-        let before = idle.len();
-        idle.retain(|idle| {
-            let age = idle.age(now);
-            let open = idle.connection.is_quiet();
-            if open {
-                lifetime.saw_open(age);
-            } else {
-                lifetime.saw_closed(age, now);
-                *closed += 1;
-            }
-            open && age < idle_timeout
+        let Slot { idle: kept, lifetime, found } = &mut *slot;
+        let before = kept.len();
+        kept.retain(|idle| {
+            let (age, rest) = (idle.age(now), idle.connection.rest());
+            self.learn(rest, age, lifetime, found, now);
+            rest == Rest::Quiet && age < idle_timeout
         });
-        self.count.fetch_sub(before - idle.len(), Ordering::Relaxed);
-        std::mem::take(closed)
+        self.count.fetch_sub(before - kept.len(), Ordering::Relaxed);
+        std::mem::take(found)
+    }
+
+    fn learn(&self, rest: Rest, age: Duration, lifetime: &mut Lifetime, found: &mut Swept, now: Instant) {
+        match rest {
+            Rest::Quiet => lifetime.saw_open(age),
+            Rest::Closed => {
+                lifetime.saw_closed(age, now);
+                found.closed += 1;
+            }
+            Rest::Spoken => found.spoke |= self.speaks.swap(1, Ordering::Relaxed) == 0,
+        }
     }
 
     /// The connection used last, if it is still good, and for how long it rested. `once`: the request may not be sent
     /// twice.
     pub(super) fn take(&self, once: bool, idle_timeout: Duration, now: Instant) -> Option<Idle<C>> {
         let mut slot = self.slot().lock();
-        let Slot { idle: kept, lifetime, closed } = &mut *slot;
+        let Slot { idle: kept, lifetime, found } = &mut *slot;
         while let Some(idle) = kept.last() {
             let age = idle.age(now);
             if age >= idle_timeout {
@@ -158,30 +186,28 @@ impl<C: Keep> Kept<C> {
             }
             if once && age >= lifetime.safe(now) {
                 // The oldest may show that the younger are safe: those who come next have them.
-                if let Some(oldest) = kept.first().filter(|idle| idle.connection.is_quiet()) {
+                if let Some(oldest) = kept.first().filter(|idle| idle.connection.rest() == Rest::Quiet) {
                     lifetime.saw_open(oldest.age(now));
                 }
                 return None;
             }
             // What the runtime has not yet heard of, the kernel may know: a request that may not be sent twice asks it.
-            let open = if once { idle.connection.is_certainly_quiet() } else { idle.connection.is_quiet() };
+            let rest = if once { idle.connection.certain_rest() } else { idle.connection.rest() };
             let idle = kept.pop().expect("it is the last");
             self.count.fetch_sub(1, Ordering::Relaxed);
-            if open {
-                lifetime.saw_open(age);
+            self.learn(rest, age, lifetime, found, now);
+            if rest == Rest::Quiet {
                 return Some(idle);
             }
-            lifetime.saw_closed(age, now);
-            *closed += 1;
         }
         None
     }
 
     /// Keeps a connection whose request and response are whole, unless the endpoint fell from grace since it was taken
-    /// (`generation`) or there are `max_idle` already.
+    /// (`generation`), its replica speaks unasked or there are `max_idle` already.
     pub(super) fn put(&self, idle: Idle<C>, generation: u32, max_idle: usize) {
         let mut slot = self.slot().lock();
-        if self.generation() != generation {
+        if self.generation() != generation || self.speaks.load(Ordering::Relaxed) > 0 {
             return;
         }
         if self.count.fetch_add(1, Ordering::Relaxed) < max_idle {
@@ -191,9 +217,11 @@ impl<C: Keep> Kept<C> {
         }
     }
 
-    /// A connection that rested for `age` was closed by its replica as it was taken.
-    pub(super) fn saw_closed(&self, age: Duration, now: Instant) {
-        self.slot().lock().lifetime.saw_closed(age, now);
+    /// A connection that had rested for `age` was no longer what it seemed when it was taken.
+    pub(super) fn was(&self, rest: Rest, age: Duration, now: Instant) {
+        let mut slot = self.slot().lock();
+        let Slot { lifetime, found, .. } = &mut *slot;
+        self.learn(rest, age, lifetime, found, now);
     }
 
     fn slot(&self) -> &Mutex<Slot<C>> {
@@ -215,6 +243,7 @@ mod tests {
 
     // H10
     #[test]
+    #[allow(clippy::disallowed_methods)] // any moment will do
     fn what_may_not_be_sent_twice_keeps_far_from_the_age_at_which_connections_are_closed() {
         let now = Instant::now();
         let mut lifetime = Lifetime::default();

@@ -76,15 +76,11 @@ impl Reader {
         read
     }
 
-    /// Whether nothing is ahead and nothing has come since, as far as the runtime knows: no system call.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.ahead.is_empty() && self.has_no_news()
-    }
-
-    /// Whether nothing has come since the last read, as far as the runtime knows.
-    pub(super) fn has_no_news(&self) -> bool {
+    /// What has come since the last read, as far as the runtime knows: no system call while that is nothing. A byte that
+    /// came is lost.
+    pub(super) fn news(&self) -> Peeked {
         let mut byte = [0];
-        matches!(self.half.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        Peeked::from(self.half.try_read(&mut byte))
     }
 
     /// What is there to read, asked of the kernel and left there.

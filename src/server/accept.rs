@@ -141,8 +141,18 @@ async fn permitted(waiting: &mut Option<Waiting>) -> Option<Permit> {
 fn sweep_kept(proxy: &Proxy) {
     let now = clock::now();
     for (upstream, config) in &proxy.table().upstreams {
-        for endpoint in upstream.endpoints().values() {
-            endpoint.kept().sweep(config.idle_timeout, now);
+        for (id, endpoint) in upstream.endpoints() {
+            let swept = endpoint.kept().sweep(config.idle_timeout, now);
+            if swept.closed > 0 {
+                upstream.apply(|pool, now| pool.rest_ended(id, now));
+            }
+            if swept.spoke {
+                tracing::warn!(
+                    upstream = %upstream.name(),
+                    endpoint = %endpoint.address(),
+                    "sends bytes behind its responses: its connections are no longer kept, as the next client would get them"
+                );
+            }
         }
     }
 }

@@ -311,25 +311,22 @@ fn posts_outlive_a_server_that_closes_resting_connections_just_as_they_come() {
             wire.close();
         },
     );
-    let seed = testbed::seed();
-    let clients: Vec<usize> = std::thread::scope(|scope| {
-        let one = |client| {
-            let mut rng = fastrand::Rng::with_seed(seed + client);
-            let mut wire = bed.client();
-            let mut lost = 0;
-            for _ in 0..60 {
-                // Around the moment at which the server closes, and far from it.
-                std::thread::sleep(REST.mul_f64(1.4 * rng.f64()));
-                wire.send(POST);
-                lost += usize::from(wire.response().unwrap().status != 200);
-            }
-            lost
-        };
-        let one = &one;
-        let clients: Vec<_> = (0..8).map(|client| scope.spawn(move || one(client))).collect();
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
-    });
-    assert_eq!(clients.iter().sum::<usize>(), 0, "lost");
+    let (seed, address) = (testbed::seed(), bed.proxy.address());
+    let client = move |client| {
+        let mut rng = fastrand::Rng::with_seed(seed + client);
+        let mut wire = Wire::connect(address);
+        let mut lost = 0;
+        for _ in 0..60 {
+            // Around the moment at which the server closes, and far from it.
+            std::thread::sleep(REST.mul_f64(1.4 * rng.f64()));
+            wire.send(POST);
+            lost += usize::from(wire.response().unwrap().status != 200);
+        }
+        lost
+    };
+    let clients: Vec<_> = (0..8).map(|index| std::thread::spawn(move || client(index))).collect();
+    let lost: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert_eq!(lost, 0);
     let connections = bed.origin().connections();
     assert!(connections < 8 * 60, "some were kept: {connections} connections");
 }

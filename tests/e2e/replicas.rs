@@ -1,7 +1,7 @@
 //! Scripted replicas that refuse, break, hang and lie (F20 to F46).
 
 use crate::ailing::without_probes;
-use crate::{Bed, GET, POST, assert_own, ok, serve};
+use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,7 +148,11 @@ fn kept_connections_that_the_replica_closes_cost_no_get_and_never_send_a_post_tw
         assert_eq!(response.status, 200, "GET {n}: {}", response.text());
     }
     let mut failed = 0;
-    for n in 0..60 {
+    // They take kept connections as soon as it is known that the replicas leave them open.
+    for n in 0..20_000 {
+        if failed > 0 {
+            break;
+        }
         let response = bed.ask(format!("POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"));
         match response.status {
             200 => {}
@@ -464,6 +468,29 @@ fn what_a_replica_sends_behind_a_response_is_no_other_clients_answer() {
         }
     }
     assert!(served.load(Ordering::Relaxed));
+}
+
+// F39, A17
+#[test]
+fn a_replica_that_once_sent_more_behind_its_answer_has_its_connections_kept_no_longer() {
+    let (go, gate) = gate();
+    let bed = Bed::with(without_probes, move |head, wire, _| {
+        ok(wire);
+        if head.target() == "/twice" {
+            gate();
+            // A second answer, for whoever comes next on this connection.
+            let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nanother\n");
+        }
+    });
+    bed.ask("GET /twice HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    go();
+    eventually("it is noticed", || bed.proxy.lines("sends bytes behind its responses").len() == 1);
+    let before = bed.origin().connections();
+    for _ in 0..10 {
+        assert_eq!(bed.ask(GET).text(), "ok\n");
+    }
+    assert_eq!(bed.origin().connections(), before + 10);
+    assert_eq!(bed.proxy.lines("sends bytes behind its responses").len(), 1, "it is said once");
 }
 
 // D7

@@ -1,6 +1,6 @@
 //! The kept connections of an endpoint, which workers put and take while another thread retires them all.
 
-use crate::kept::{Idle, Keep, Kept};
+use crate::kept::{Idle, Keep, Kept, Rest};
 use crate::sync::{AtomicU32, Ordering};
 use crate::{explore, worker};
 use shuttle::thread;
@@ -21,12 +21,12 @@ struct Number {
 }
 
 impl Keep for Number {
-    fn is_quiet(&self) -> bool {
-        true
+    fn rest(&self) -> Rest {
+        Rest::Quiet
     }
 
-    fn is_certainly_quiet(&self) -> bool {
-        true
+    fn certain_rest(&self) -> Rest {
+        Rest::Quiet
     }
 }
 
