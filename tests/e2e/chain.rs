@@ -8,7 +8,7 @@ use testbed::{App, Container, Network, Postgres, Proxy, Signal, Wire, binary, ev
 on_every_testbed! {
     users_see_the_database_come_and_go
     users_do_not_see_a_replica_die_or_new_ones_come
-    users_see_the_same_transport_error_when_no_replica_is_left
+    users_see_a_transport_error_with_the_proxy_as_without_when_no_replica_is_left
     users_see_a_transport_error_when_the_alias_was_never_there
     a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed
 }
@@ -70,11 +70,14 @@ impl<N: Network> Chain<N> {
     }
 
     #[track_caller]
+    /// Each user sees an error of the transport, which is one of a connection and no status of anybody's.
     fn assert_both_fail(&self) {
-        for (status, text) in self.answers() {
-            assert_eq!(status, 500, "{text}");
-            let error = text.strip_prefix("could not check if DB is available: ").unwrap_or_default();
-            assert!(!error.is_empty(), "{text:?}");
+        for (web, (status, text)) in self.webs.iter().zip(self.answers()) {
+            assert_eq!(status, 500, "{} says {text}", web.name());
+            let error = text.strip_prefix("could not check if DB is available: http://").unwrap_or_default();
+            // Refused without a proxy; taken and closed unanswered with one.
+            let of_a_connection = ["/ping: client error (Connect): ", "/ping: client error (SendRequest): "];
+            assert!(of_a_connection.iter().any(|cause| error.contains(cause)), "{text:?}");
         }
     }
 }
@@ -119,10 +122,13 @@ fn users_do_not_see_a_replica_die_or_new_ones_come(network: impl Network) {
     }
 }
 
-fn users_see_the_same_transport_error_when_no_replica_is_left(network: impl Network) {
+// T12
+fn users_see_a_transport_error_with_the_proxy_as_without_when_no_replica_is_left(network: impl Network) {
     let mut chain = Chain::new(network, 2);
     chain.assert_both(200, "DB is available");
     chain.checkers.clear();
+    chain.assert_both_fail();
+    // And however often they ask.
     chain.assert_both_fail();
     // Back again, without a restart of anything else.
     let checker = App::new(binary("db-checker")).env("DATABASE_URL", chain.postgres.url());

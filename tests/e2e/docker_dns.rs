@@ -160,6 +160,7 @@ fn a_renamed_container_keeps_its_alias_but_for_a_moment() {
     assert_eq!(records(seen.last().unwrap()).len(), 2, "it is back");
 }
 
+// T12
 #[test]
 fn a_freed_address_is_soon_somebody_elses() {
     let Some(bed) = Bed::new("a_freed_address") else { return };
@@ -172,10 +173,8 @@ fn a_freed_address_is_soon_somebody_elses() {
         kept.push(other);
     }
     let after = next.iter().position(|address| *address == before);
-    found(&match after {
-        Some(n) => format!("{before} was freed, and given to the container number {} after that", n + 1),
-        None => format!("{before} was freed, and the next three containers got {next:?}"),
-    });
+    let after = after.unwrap_or_else(|| panic!("{before} was freed, and the next three containers got {next:?}"));
+    found(&format!("{before} was freed, and given to the container number {} after that", after + 1));
     assert_eq!(next.iter().collect::<BTreeSet<_>>().len(), 3);
 }
 

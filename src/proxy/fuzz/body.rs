@@ -95,7 +95,7 @@ pub fn body(bytes: &[u8]) -> bool {
     let mut written = vec![];
     body.write(true, bytes, &mut written);
     for (sent, trailers) in [(&bytes[..body.length], &body.trailers), (&written, &vec![])] {
-        let (found, orderly) = hyper::requests(&[CHUNKED, sent, NEXT].concat());
+        let (found, orderly) = hyper::requests(&[CHUNKED, sent, NEXT].concat(), 0);
         let shown = || format!("{}\nours {body:?}\nhyper's {found:?}", sent.escape_ascii());
         assert!(orderly && found.len() == 2, "hyper refuses or ends it elsewhere: {}", shown());
         assert_eq!(found[0].body, body.data, "{}", shown());

@@ -130,8 +130,8 @@ async fn requests_that_go_on_are_those_that_hyper_reads_in_what_came() {
         let ((_, mut writer), replica) = connection(&listener).await;
         let count = within(&bytes, pass_requests(reader, &mut writer)).await;
         let all = within(&bytes, sent(writer, replica)).await;
-        let (came, orderly) = hyper::requests(&requests::plain(&bytes));
-        let (goes, _) = hyper::requests(&requests::plain(&all));
+        let (came, orderly) = hyper::requests(&requests::plain(&bytes), 0);
+        let (goes, _) = hyper::requests(&requests::plain(&all), requests::FORWARDED.len());
         let shown = || {
             let (bytes, all) = (bytes.escape_ascii(), all.escape_ascii());
             format!("round {round}: {bytes}\nsent on {all}\nhyper's {came:#?}\nand of that {goes:#?}")

@@ -21,7 +21,9 @@ use std::task::{Context, Poll, Wake, Waker};
 const MAX_FIELDS: usize = crate::proxy::guard::MAX_LINES;
 
 /// What hyper's server makes of a client's bytes: requests that are whole, and whether it found nothing to refuse.
-pub(super) fn requests(bytes: &[u8]) -> (Vec<Message>, bool) {
+///
+/// `added`: how many fields more than a client may send.
+pub(super) fn requests(bytes: &[u8], added: usize) -> (Vec<Message>, bool) {
     let found = RefCell::new(vec![]);
     let service = service_fn(|request: Request<Incoming>| {
         let found = &found;
@@ -38,7 +40,7 @@ pub(super) fn requests(bytes: &[u8]) -> (Vec<Message>, bool) {
     });
     let connection = server::conn::http1::Builder::new()
         .half_close(true)
-        .max_headers(MAX_FIELDS)
+        .max_headers(MAX_FIELDS + added)
         .serve_connection(Wire::new(&[bytes], false), service);
     let orderly = run(connection).is_some_and(|result| result.is_ok());
     (found.into_inner(), orderly)

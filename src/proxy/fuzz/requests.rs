@@ -30,12 +30,12 @@ const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n";
 pub fn head(bytes: &[u8]) -> bool {
     let accepted = Accepted::all(bytes);
     let plain = plain(bytes);
-    let (theirs, orderly) = hyper::requests(&plain);
+    let (theirs, orderly) = hyper::requests(&plain, 0);
     let shown = || format!("{}\nours {accepted:#?}\nhyper's {theirs:#?}", bytes.escape_ascii());
     // Whether a connection is kept is no part of a message: hyper may close it in order behind one.
     assert!(orderly || accepted.len() <= theirs.len(), "hyper refuses what is accepted: {}", shown());
     for (index, our) in accepted.iter().enumerate() {
-        let alone = hyper::requests(&plain[our.start..]).0;
+        let alone = hyper::requests(&plain[our.start..], 0).0;
         let their = theirs.get(index).or(alone.first());
         let their = their.unwrap_or_else(|| panic!("hyper refuses what is accepted: {}", shown()));
         // What was replaced is replaced in what goes on as well.
@@ -165,7 +165,7 @@ impl Accepted {
         for ((forwarded, other), sent) in WAYS.iter().zip(&self.sent) {
             let host = if other.is_empty() { host } else { other };
             expected.insert("host", HeaderValue::from_bytes(host.as_bytes()).expect("a host"));
-            let (found, orderly) = hyper::requests(&[&sent[..], NEXT].concat());
+            let (found, orderly) = hyper::requests(&[&sent[..], NEXT].concat(), FORWARDED.len());
             let shown = || format!("sent on {}\nfor {}\nread as {found:#?}", sent.escape_ascii(), shown());
             assert!(orderly && found.len() == 2 && found[1].start == "GET /next", "not one request: {}", shown());
             assert_eq!(found[0].start, format!("{} {}", self.method, self.path), "{}", shown());
@@ -193,7 +193,7 @@ pub(super) fn goes_on(head: &RequestHead<'_>) -> bool {
 }
 
 /// Fields that say for whom a request is made.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+pub(super) const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
 
 /// Takes from `fields` what says for whom the request is made, and asserts that it is what the client said and one more.
 fn take_forwarded(fields: &mut HeaderMap, theirs: &HeaderMap, shown: &impl Fn() -> String) {
