@@ -117,6 +117,7 @@ impl Config {
             ("listen", old.listen != new.listen),
             ("admin", old.admin != new.admin),
             ("threads", old.threads != new.threads),
+            ("max_connections", old.max_connections != new.max_connections),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }

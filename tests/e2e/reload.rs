@@ -56,7 +56,12 @@ fn a_bad_file_changes_nothing_and_says_why() {
 #[test]
 fn a_changed_listen_is_refused_with_the_rest_of_its_file() {
     let bed = Bed::new(|h, w, _| serve(h, w));
-    for (key, value) in [("server.listen", "127.0.0.1:1"), ("server.admin", "127.0.0.1:2"), ("server.threads", "7")] {
+    for (key, value) in [
+        ("server.listen", "127.0.0.1:1"),
+        ("server.admin", "127.0.0.1:2"),
+        ("server.threads", "7"),
+        ("server.max_connections", "7"),
+    ] {
         let value = value.parse::<u64>().map_or_else(|_| json!(value), |n| json!(n));
         let before = bed.proxy.lines("ERROR").len();
         // PORT overrides the port of `listen`, not its address.
