@@ -21,8 +21,9 @@ const REPLICAS: usize = 3;
 /// Mean service time of a replica: a few requests are in flight at each, so that a kill meets some.
 const MEAN_MS: u32 = 20;
 
-/// Requests that the owner of a freed address may still get.
-const FOREIGN_AT_MOST: u64 = 9;
+/// From the kill of a container to the moment at which another one's program can listen on its address, at least: what an
+/// engine was seen to need (docs/docker-dns.md).
+const CHANGE_OF_HANDS: Duration = Duration::from_millis(420);
 
 /// What is sent this long before something happens belongs to the turn: it may be under way when it happens.
 const LEAD: Duration = Duration::from_millis(200);
@@ -289,12 +290,13 @@ impl Churn {
         self.kill(index);
         // Docker takes the record away before it frees the address.
         self.replicas[index].disconnect();
+        pass(CHANGE_OF_HANDS);
         let foreign = self.network.start_at(address, "foreign", &App::replica());
         foreign.wait_listening();
         pass(Duration::from_secs(3));
         let got = ask(foreign.address(), "/stats")["served"].as_u64().unwrap_or(0);
         self.misdirected += got;
-        if got > FOREIGN_AT_MOST {
+        if got > 0 {
             self.violations.push(format!("{got} requests went to the app that was given a dead replica's address"));
         }
         self.replicas[index].restart(Restart::NewAddress);

@@ -328,7 +328,7 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
     clients.connections.borrow_mut().pop();
     eventually("nobody waits", || proxy.metric("evenkeel_waiting_requests", &[]) == 0.0);
     proxy.signal(Signal::SIGTERM);
-    proxy.wait_for_line("draining");
+    eventually("it drains", || proxy.metric("evenkeel_ready", &[]) == 0.0);
     let page = Page { text: proxy.metrics(), compared: &compared };
     page.is("evenkeel_ready", &[], 0);
     page.is("evenkeel_draining", &[], 1);
