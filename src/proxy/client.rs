@@ -107,11 +107,14 @@ impl Client {
         if !matches!(end, End::Cut(_) | End::Upgraded(_)) {
             self.writer.end();
         }
+        self.heads.client = raw;
+        if !matches!(end, End::Next) {
+            // No head comes any more, but the connection may stay for long: as a tunnel, or until its client has read.
+            worker::give_back_heads(std::mem::take(&mut self.heads));
+        }
+        drop(holding);
         match end {
-            End::Next => {
-                self.heads.client = raw;
-                inflow.into_next()
-            }
+            End::Next => inflow.into_next(),
             // Who said that this is its last request, and sent nothing behind it, sends nothing that a reset would answer.
             End::Close if last && inflow.is_last() && inflow.reader().news() == Peeked::Nothing => None,
             End::Close => {

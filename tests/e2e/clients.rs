@@ -348,7 +348,7 @@ fn cancelled_requests_leave_no_connection_in_time_wait() {
         wire.ending();
         wire.close();
     });
-    // A probe's connection ends in the ordinary way.
+    // A probe's connection ends in the ordinary way, and may do so yet.
     let before = in_time_wait(bed.origin().address());
     for (n, target) in ["/slow", "/begun"].into_iter().cycle().take(CLIENTS).enumerate() {
         let mut wire = bed.client();
@@ -359,7 +359,10 @@ fn cancelled_requests_leave_no_connection_in_time_wait() {
     eventually("the replica is freed", || bed.origin().open() == 0);
     assert_eq!(bed.ask(GET).status, 200);
     let waiting = in_time_wait(bed.origin().address());
-    assert!(waiting <= before, "{waiting} connections to the replica in TIME_WAIT after {CLIENTS} cancelled requests");
+    assert!(
+        waiting <= before + 1,
+        "{waiting} connections to the replica in TIME_WAIT after {CLIENTS} cancelled requests"
+    );
 }
 
 /// How many connections of this host to `address` are in TIME_WAIT, which takes a local port for a minute each.
