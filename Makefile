@@ -61,6 +61,8 @@ soak: setup
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* \
+	    $(addprefix deploy/dokku-plugin/,install commands internal-functions subcommands/*)
 
 # Known vulnerabilities, licences and origins of all dependencies, by deny.toml.
 deny:

@@ -18,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version, about, long_about)]
 struct Arguments {
-    /// The configuration file [default: proxy.toml, if it is there]
+    /// The configuration file, or "off": the environment alone [default: proxy.toml, if it is there]
     #[arg(long, global = true, env = "EVENKEEL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]

@@ -7,6 +7,10 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// In place of a file's name: the environment is the whole configuration, although there is a `proxy.toml`, as in the
+/// image. A file of that name is `./off`.
+const OFF: &str = "off";
+
 /// The file to read, and whether somebody named it, so that it must be there.
 pub(super) fn path(path: Option<&Path>, env: Env<'_>) -> (PathBuf, bool) {
     let named = path.map(Path::to_path_buf);
@@ -16,9 +20,12 @@ pub(super) fn path(path: Option<&Path>, env: Env<'_>) -> (PathBuf, bool) {
     }
 }
 
-/// The file's name and text; `None` if there is none and nobody named one.
+/// The file's name and text; `None` if there is none and nobody named one, or [`OFF`] was named.
 pub(super) fn read(explicit: Option<&Path>, env: Env<'_>) -> Result<Option<FileText>, ConfigError> {
     let (path, named) = path(explicit, env);
+    if named && path.as_os_str() == OFF {
+        return Ok(None);
+    }
     let name = path.display().to_string();
     let fail = |message: String| Err(ConfigError::one(format!("{name}: {message}")));
 

@@ -41,6 +41,7 @@ mod deaths;
 mod dns;
 mod docker_dns;
 mod dokku;
+mod dokku_plugin;
 mod drain;
 mod exchange;
 mod framing;

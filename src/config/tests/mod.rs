@@ -152,6 +152,10 @@ fn the_file_is_the_one_named_first_by_the_command_line_then_by_the_environment()
     assert_eq!(Config::path(Some(&one), &|name| lookup(&vars, name)), one);
     assert_eq!(Config::path(None, &|name| lookup(&vars, name)), two);
     assert_eq!(Config::path(None, &|_| None), Path::new("proxy.toml"));
+    // Where there is a file, too, it can be told to read none.
+    let off = [("EVENKEEL_CONFIG", "off"), ("UPSTREAM", "app:5000")];
+    assert_eq!(load(None, &off).unwrap().upstreams[0].probe.path, None, "the shipped file's is /ping");
+    assert_eq!(load(Some(Path::new("off")), &off).unwrap(), load(None, &off).unwrap());
     // Tests run in the folder of the shipped one.
     assert_eq!(load(None, &[("EVENKEEL_CONFIG", "")]).unwrap(), good(SHIPPED));
 }
