@@ -15,7 +15,7 @@ TIMED = -Z unstable-options --report-time
 
 # In the second pass of the end-to-end tests the proxy has three threads. Left out are those on an engine, and those that
 # ask nothing of a proxy.
-ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests
+ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals
 
 .PHONY: demo test fuzz bench soak lint deny setup
 

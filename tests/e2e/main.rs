@@ -49,6 +49,7 @@ mod hangups;
 mod images;
 mod limits;
 mod manifests;
+mod manuals;
 mod metrics;
 mod operator;
 mod process;
