@@ -27,8 +27,9 @@
 //! proxy/      the data path: connections, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
 //! admin/      /metrics, /status, /ready
-//! command/    check, status, ready
+//! command/    check, status, ready, hold
 //! failure.rs  failed requests: the log and the last fifty
+//! namespace.rs  what this container shares with others
 //! exhaustion.rs  errors of this host's own, which say nothing about a replica
 //! fuzz.rs     for tests and `fuzz/` only: what must hold of any bytes
 //! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread;  sync.rs  atomics and locks
@@ -51,6 +52,7 @@ mod exhaustion;
 pub mod failure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod namespace;
 pub mod pool;
 pub mod probe;
 pub mod proxy;

@@ -37,6 +37,8 @@ enum Command {
     },
     /// Exit status 0 once the running proxy accepts requests; 1 before that and while it drains.
     Ready,
+    /// Do nothing but hold a container's address, for proxies that join its network and take over from each other.
+    Hold,
 }
 
 fn main() -> ExitCode {
@@ -44,11 +46,9 @@ fn main() -> ExitCode {
     let source = Source { path: arguments.config };
     match arguments.command {
         // The running process is asked even if its file is bad by now.
-        Some(Command::Status { watch }) => return ask(command::status(source.sockets().1, watch)),
-        Some(Command::Ready) => {
-            let (listen, admin) = source.sockets();
-            return ask(command::ready(listen, admin));
-        }
+        Some(Command::Status { watch }) => return ask(command::status(source.sockets(), watch)),
+        Some(Command::Ready) => return ask(command::ready(source.sockets())),
+        Some(Command::Hold) => return ask(command::hold()),
         Some(Command::Check) | None => {}
     }
     let loaded = source.read().and_then(|file| Ok((source.parse(file.as_ref())?, file)));

@@ -1,11 +1,16 @@
-//! `/ready` on a socket that has no address on any network: what `evenkeel ready` asks where `server.admin` is off.
+//! The operator's questions on a socket that has no address on any network: what `evenkeel ready` asks where
+//! `server.admin` is off, and what all commands ask where other processes share it (`server.reuse_port`).
 //!
-//! The socket's name is abstract (unix(7)), so it needs no file and no right to write one, and it is seen in this
-//! container only: abstract names belong to the network namespace. Whoever else is in there can learn from it whether the
-//! proxy is ready, and nothing more.
+//! The socket's name is abstract (unix(7)), so it needs no file and no right to write one. Abstract names belong to the
+//! network namespace, which containers may share, so each process has a name of its own: it tells the mount namespace,
+//! which containers do not share, and the time. Whoever else is in the network namespace can learn from it whether the
+//! proxy is ready, and where `admin` is on, what that says.
 
 use super::{Connections, PAUSE, Source, TEXT, readiness, respond};
+use crate::clock;
+use crate::namespace::container;
 use http::StatusCode;
+use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
@@ -14,33 +19,59 @@ use std::sync::Arc;
 use tokio::time::sleep;
 use tracing::warn;
 
-/// The name for the process whose `server.listen` this is: only one of a network namespace has it.
-fn name(listen: SocketAddr) -> io::Result<Name> {
-    Name::from_abstract_name(format!("evenkeel/ready/{listen}"))
+/// What the names of all processes whose `server.listen` this is begin with.
+fn prefix(listen: SocketAddr) -> String {
+    format!("evenkeel/admin/{listen}/")
 }
 
 /// Opens the socket.
 ///
 /// # Errors
-/// The name is taken.
+/// The kernel has no such sockets.
 pub fn bind(listen: SocketAddr) -> io::Result<UnixListener> {
-    let listener = UnixListener::bind_addr(&name(listen)?)?;
+    // Names are compared as numbers are: by their first digit that differs.
+    let name = format!("{}{}/{:020}", prefix(listen), container(), clock::since_boot().as_nanos());
+    let listener = UnixListener::bind_addr(&Name::from_abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Connects to the process that listens for clients there.
+/// Connects to the process that listens for clients there: to the newest one in this container, and if there is none to
+/// the newest one in another, where that may be meant (`elsewhere`).
 ///
 /// # Errors
 /// There is none.
-pub fn connect(listen: SocketAddr) -> io::Result<tokio::net::UnixStream> {
-    let stream = UnixStream::connect_addr(&name(listen)?)?;
+pub fn connect(listen: SocketAddr, elsewhere: bool) -> io::Result<tokio::net::UnixStream> {
+    let table = std::fs::read_to_string("/proc/self/net/unix")?;
+    let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
+    for name in names(&table, &prefix(listen), &container(), elsewhere) {
+        result = Name::from_abstract_name(name).and_then(|name| UnixStream::connect_addr(&name));
+        if result.is_ok() {
+            break;
+        }
+    }
+    let stream = result?;
     stream.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(stream)
 }
 
-/// Answers for as long as the process runs.
-pub async fn serve(listener: UnixListener, source: Arc<dyn Source>) {
+/// The names in the kernel's table (proc(5)) that begin so, best first. Connections are listed under the name of the
+/// socket that accepted them.
+fn names<'a>(table: &'a str, prefix: &str, container: &str, elsewhere: bool) -> Vec<&'a str> {
+    let paths = table.lines().filter_map(|line| line.split_ascii_whitespace().nth(7)?.strip_prefix('@'));
+    let mut names: Vec<_> = paths.filter(|path| path.starts_with(prefix)).collect();
+    let parts = |name: &str| {
+        let (place, time) = name[prefix.len()..].split_once('/').unwrap_or_default();
+        (place == container, time.to_owned())
+    };
+    names.retain(|name| elsewhere || parts(name).0);
+    names.sort_by_key(|name| Reverse(parts(name)));
+    names.dedup();
+    names
+}
+
+/// Answers for as long as the process runs. `all`: also what the admin address tells.
+pub async fn serve(listener: UnixListener, source: Arc<dyn Source>, all: bool) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -48,6 +79,7 @@ pub async fn serve(listener: UnixListener, source: Arc<dyn Source>) {
             return;
         }
     };
+    let answer: super::Answer = if all { super::answer } else { answer_ready };
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
@@ -60,10 +92,26 @@ pub async fn serve(listener: UnixListener, source: Arc<dyn Source>) {
     }
 }
 
-fn answer(request: &http::Request<hyper::body::Incoming>, source: &dyn Source) -> super::Reply {
+fn answer_ready(request: &http::Request<hyper::body::Incoming>, source: &dyn Source) -> super::Reply {
     let (status, kind, body) = match request.uri().path() {
         "/ready" => readiness(source),
         _ => (StatusCode::NOT_FOUND, TEXT, "server.admin is off: there is /ready only\n".to_owned()),
     };
     respond(status, kind, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // P15
+    #[test]
+    fn the_newest_process_of_this_container_is_asked_first() {
+        let line = |name: &str| format!("0000000000000000: 00000002 00000000 00010000 0001 01 12345 @{name}\n");
+        let table = ["p/2/0007", "p/1/0005", "other/1/0009", "p/1/0010", "p/3/0020", "p/1/0005"].map(line).concat();
+        let header = "Num       RefCount Protocol Flags    Type St Inode Path\n".to_owned();
+        let table = header + &table + "0000000000000000: 00000002 00000000 00010000 0001 01 54321 /run/p/1/0099\n";
+        assert_eq!(names(&table, "p/", "1", true), ["p/1/0010", "p/1/0005", "p/3/0020", "p/2/0007"]);
+        assert_eq!(names(&table, "p/", "1", false), ["p/1/0010", "p/1/0005"]);
+    }
 }

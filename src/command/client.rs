@@ -1,6 +1,7 @@
 //! Asks the running process on its admin address.
 
 use crate::admin::local;
+use crate::config::Sockets;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -19,20 +20,28 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Of an answer: a thousand replicas' status is far below it.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// Asks the process that listens for clients there whether it is ready, over the socket that needs no address.
+/// Whether the process is asked by [`get_locally`]: its admin address is off, or may be answered by another process.
+pub(super) fn is_asked_locally(sockets: &Sockets) -> bool {
+    sockets.admin.is_none() || sockets.reuse_port
+}
+
+/// GETs `path` from the process that has these sockets, over the one that needs no address.
 ///
 /// # Errors
 /// What is wrong, and what to do.
-pub(super) async fn get_ready_locally(listen: SocketAddr) -> Result<(StatusCode, Bytes), String> {
+pub(super) async fn get_locally(sockets: &Sockets, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let listen = sockets.listen;
     let asking = async {
-        let stream = local::connect(listen)?;
-        exchange(stream, "localhost", "/ready").await
+        // With a shared port the process in another container is another proxy.
+        let stream = local::connect(listen, !sockets.reuse_port)?;
+        exchange(stream, "localhost", path).await
     };
     match timeout(DEADLINE, asking).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!(
-            "no evenkeel that listens on {listen} with server.admin off runs in this container ({error}): it is not \
-             running here, or with another configuration (server.listen, PORT; see --config, EVENKEEL_CONFIG)"
+            "no evenkeel that listens on {listen} with server.admin off or server.reuse_port runs in this container \
+             ({error}): it is not running here, or with another configuration (server.listen, PORT; see --config, \
+             EVENKEEL_CONFIG)"
         )),
         Err(_) => Err(format!("the proxy does not answer within {DEADLINE:?}: is it stopped, or out of CPU?")),
     }

@@ -1,7 +1,8 @@
-//! The commands beside running: `ready`, `status` and `check`.
+//! The commands beside running: `ready`, `status`, `check` and `hold`.
 
 mod check;
 mod client;
+mod hold;
 mod paint;
 mod ready;
 mod status;
@@ -10,5 +11,6 @@ mod table;
 mod tests;
 
 pub use check::check;
+pub use hold::hold;
 pub use ready::ready;
 pub use status::status;

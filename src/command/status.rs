@@ -4,20 +4,20 @@ use super::client;
 use super::paint::Paint;
 use super::table;
 use crate::admin::Status;
+use crate::config::Sockets;
 use http::StatusCode;
 use std::io::{IsTerminal, Write, stdout};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::sleep;
 
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Shows the process whose `server.admin` this is; with `watch` until it is interrupted, also while that process is not there.
-pub async fn status(admin: Option<SocketAddr>, watch: bool) -> ExitCode {
+/// Shows the process that has these sockets; with `watch` until it is interrupted, also while that process is not there.
+pub async fn status(sockets: Sockets, watch: bool) -> ExitCode {
     let paint = Paint::for_stdout();
     if !watch {
-        return match fetch(admin).await {
+        return match fetch(&sockets).await {
             Ok(status) => {
                 // A reader that left wants no more.
                 let _ = stdout().write_all(table::draw(&status, paint).as_bytes());
@@ -31,7 +31,7 @@ pub async fn status(admin: Option<SocketAddr>, watch: bool) -> ExitCode {
     }
     let in_place = stdout().is_terminal();
     loop {
-        let text = match fetch(admin).await {
+        let text = match fetch(&sockets).await {
             Ok(status) => table::draw(&status, paint),
             Err(problem) => format!("{}\n", paint.bad(&problem)),
         };
@@ -50,8 +50,11 @@ fn over_the_last(text: &str) -> String {
     format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
-async fn fetch(admin: Option<SocketAddr>) -> Result<Status, String> {
-    let (status, body) = client::get(admin, "/status").await?;
+async fn fetch(sockets: &Sockets) -> Result<Status, String> {
+    let (status, body) = match sockets.admin {
+        Some(_) if sockets.reuse_port => client::get_locally(sockets, "/status").await?,
+        admin => client::get(admin, "/status").await?,
+    };
     if status != StatusCode::OK {
         return Err(format!("/status answers {status}; is it another program that listens on server.admin?"));
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::admin::Status;
 use crate::admin::status::{DnsStatus, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus};
 use crate::admin::tests::{Told, serving};
-use crate::config::{Config, Dns, Host};
+use crate::config::{Config, Dns, Host, Sockets};
 use crate::discovery::Resolver;
 use crate::discovery::tests::dns::server_of;
 use crate::pool::{Health, HeldBack, Resolution};
@@ -29,9 +29,10 @@ async fn ready_is_an_exit_status() {
     let told = Arc::new(Told::default());
     let address = serving(told.clone()).await;
     let listen = SocketAddr::from(([127, 0, 0, 1], 80));
-    assert_eq!(ready(listen, Some(address)).await, std::process::ExitCode::SUCCESS);
+    let sockets = Sockets { listen, admin: Some(address), reuse_port: false };
+    assert_eq!(ready(sockets).await, std::process::ExitCode::SUCCESS);
     *told.not_ready.lock().unwrap() = Some("draining".to_owned());
-    assert_eq!(ready(listen, Some(address)).await, std::process::ExitCode::FAILURE);
+    assert_eq!(ready(sockets).await, std::process::ExitCode::FAILURE);
 }
 
 #[tokio::test]

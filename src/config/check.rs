@@ -7,11 +7,10 @@ use super::value::{
     quoted, route_host, size, socket, string, time,
 };
 use super::{
-    Config, ConfigError, Dns, Env, Family, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Statuses,
-    Upstream, limits,
+    Config, ConfigError, Dns, Env, Family, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Sockets,
+    Statuses, Upstream, limits,
 };
 use crate::route;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -44,13 +43,13 @@ pub(super) fn text(text: &str, file: &str, env: Env<'_>) -> Result<Config, Confi
     reader.into_result(Config { server, dns, upstreams, routes })
 }
 
-/// `server.listen` and `server.admin` of a text that may be wrong elsewhere, or everywhere.
-pub(super) fn sockets(text: &str, env: Env<'_>) -> (SocketAddr, Option<SocketAddr>) {
+/// The sockets of a text that may be wrong elsewhere, or everywhere.
+pub(super) fn sockets(text: &str, env: Env<'_>) -> Sockets {
     let (root, _) = DeTable::parse_recoverable(text);
     let reader = Reader::new("", env);
     let server = Section::new(&reader, String::new(), "", root.into_inner()).take_table("server", "[server]");
     let server = self::server(&reader, server.unwrap_or_default());
-    (server.listen, server.admin)
+    Sockets { listen: server.listen, admin: server.admin, reuse_port: server.reuse_port }
 }
 
 /// The configuration without a file: one upstream, everything else by default.
@@ -104,6 +103,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         text => socket(text).map(Some),
     };
     let admin = s.take("admin", string(admin)).unwrap_or(default.admin);
+    let reuse_port = s.take("reuse_port", boolean).unwrap_or(default.reuse_port);
     let threads = s.take("threads", integer(limits::THREADS)).map_or(default.threads, count);
     let drain = s.take("drain", duration(limits::PERIOD)).unwrap_or(default.drain);
     let header_timeout = s.take("header_timeout", duration(limits::TIMEOUT)).unwrap_or(default.header_timeout);
@@ -167,6 +167,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         body_idle,
         client_idle,
         max_connections,
+        reuse_port,
         log_query,
     }
 }

@@ -76,10 +76,9 @@ impl Config {
         }
     }
 
-    /// Where the process that was started with this configuration listens and is asked: `server.listen` and
-    /// `server.admin`, which it keeps whatever becomes of the file. So a file that is wrong by now, and that the process
-    /// refused for that, is no obstacle.
-    pub fn sockets(path: Option<&Path>, env: Env<'_>) -> (SocketAddr, Option<SocketAddr>) {
+    /// Where the process that was started with this configuration listens and is asked, which it keeps whatever becomes
+    /// of the file. So a file that is wrong by now, and that the process refused for that, is no obstacle.
+    pub fn sockets(path: Option<&Path>, env: Env<'_>) -> Sockets {
         let text = file::read(path, env).ok().flatten().map(|file| file.text);
         check::sockets(&text.unwrap_or_default(), env)
     }
@@ -118,9 +117,21 @@ impl Config {
             ("admin", old.admin != new.admin),
             ("threads", old.threads != new.threads),
             ("max_connections", old.max_connections != new.max_connections),
+            ("reuse_port", old.reuse_port != new.reuse_port),
         ];
         changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
+}
+
+/// Where a process listens for clients and for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sockets {
+    /// `server.listen`
+    pub listen: SocketAddr,
+    /// `server.admin`; `None` is off.
+    pub admin: Option<SocketAddr>,
+    /// `server.reuse_port`: other processes may listen on both as well.
+    pub reuse_port: bool,
 }
 
 /// A configuration file that was read.
@@ -168,6 +179,8 @@ pub struct Server {
     pub listen_is_set: bool,
     /// Where the operator asks; `None` is off.
     pub admin: Option<SocketAddr>,
+    /// Whether another process of the same user may listen on the same port, so that one can take over from the other.
+    pub reuse_port: bool,
     /// Worker threads, each with its own listener; 0: as many as the CPU quota allows.
     pub threads: usize,
     /// After SIGTERM, the longest time until the process ends.
@@ -197,6 +210,8 @@ impl Default for Server {
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80)),
             listen_is_set: false,
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
+            // A second process on a port is a mistake, unless somebody says that it is none.
+            reuse_port: false,
             threads: 0,
             // `docker stop` and compose leave 10 s between SIGTERM and SIGKILL; the second is for what cuts the rest, on
             // a busy host. Who grants more (Dokku: 30 s) may set more.

@@ -10,6 +10,7 @@ mod runtime;
 pub(crate) mod tests;
 
 pub use own::Own;
+pub(crate) use own::interfaces;
 pub use resolver::Resolver;
 
 use crate::clock;

@@ -31,8 +31,8 @@ impl Own {
     }
 }
 
-/// None if they cannot be read: then the marker in probes still finds a ring.
-fn interfaces() -> impl Iterator<Item = IpAddr> {
+/// The addresses of all interfaces. None if they cannot be read: then the marker in probes still finds a ring.
+pub(crate) fn interfaces() -> impl Iterator<Item = IpAddr> {
     getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));

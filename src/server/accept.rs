@@ -1,9 +1,11 @@
 //! A worker's loop: accepts connections, and has each served once the limit permits it.
 
 use super::drain::Orders;
+use super::takeover::LOOK_FOR_MIGRATED;
 use crate::clock;
 use crate::exhaustion::is_exhaustion;
 use crate::proxy::{Admission, ConnectionLimit, Permit, Proxy};
+use socket2::SockRef;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,12 +29,22 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Accepts and serves until the listener is to be closed; then empties the accept queue, closes the listener and serves
 /// what is left until that is to be cut.
-pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, limit: Arc<ConnectionLimit>, mut orders: Orders) {
+///
+/// `reuse_port`: connections may come from the queue of another process's listener, without a sign.
+pub(super) async fn serve(
+    listener: TcpListener,
+    reuse_port: bool,
+    proxy: Arc<Proxy>,
+    limit: Arc<ConnectionLimit>,
+    mut orders: Orders,
+) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
         return;
     };
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK_FOR_MIGRATED);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The one connection that was accepted beyond the limit. Others wait in the kernel until it is served.
     let mut waiting: Option<Waiting> = None;
     loop {
@@ -46,6 +58,12 @@ pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, limit: Arc<C
                 }
             }
             () = sleep(LOOK), if waiting.is_some() => limit.make_room(proxy.millis()),
+            _ = look.tick(), if reuse_port && waiting.is_none() => {
+                if let Some((stream, peer)) = accept_at_once(SockRef::from(&listener)) {
+                    waiting = Connection::new(&proxy, stream, peer).admit(&limit);
+                    look.reset_immediately();
+                }
+            }
             accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok((stream, peer)) => waiting = Connection::new(&proxy, stream, peer).admit(&limit),
                 Err(error) if is_exhaustion(&error) => {
@@ -63,16 +81,20 @@ pub(super) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, limit: Arc<C
     }
     // Asked of the kernel itself, so that nothing lies between its last word and the close.
     if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, peer)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream
-                && let Some(newcomer) = Connection::new(&proxy, stream, peer).admit(&limit)
-            {
+        while let Some((stream, peer)) = accept_at_once(SockRef::from(&listener)) {
+            if let Some(newcomer) = Connection::new(&proxy, stream, peer).admit(&limit) {
                 newcomer.serve_in_time(&limit);
             }
         }
     }
     orders.closed().await;
+}
+
+/// A connection that is there now, whether or not the runtime was told of it.
+fn accept_at_once(listener: SockRef<'_>) -> Option<(TcpStream, SocketAddr)> {
+    let (socket, peer) = listener.accept().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((TcpStream::from_std(socket.into()).ok()?, peer.as_socket()?))
 }
 
 /// An accepted connection.

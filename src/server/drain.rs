@@ -1,13 +1,15 @@
 //! The end of the process: what was accepted is finished, and what is left when `drain` is over is cut so that both
 //! sides see it.
 
+use super::takeover::Port;
 use crate::clock;
-use crate::proxy::Proxy;
+use crate::proxy::{ConnectionLimit, Proxy};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -55,23 +57,36 @@ impl Orders {
     }
 }
 
+/// What is left to another process that listens on the same port (`server.reuse_port`).
+pub(super) struct Handover {
+    pub(super) port: Port,
+    /// The task that answers the operator on the shared address.
+    pub(super) admin: Option<AbortHandle>,
+    pub(super) connections: Arc<ConnectionLimit>,
+}
+
 /// Gives [`Orders`] to all workers.
 pub(super) struct Commander {
     close: watch::Sender<bool>,
     cut: watch::Sender<bool>,
+    handover: Option<Handover>,
 }
 
 impl Commander {
-    /// A commander, and the orders that each worker gets a copy of.
-    pub(super) fn new() -> (Self, Orders) {
+    /// A commander, and the orders that each worker gets a copy of. Without `handover` nobody takes the port over.
+    pub(super) fn new(handover: Option<Handover>) -> (Self, Orders) {
         let (close, closed) = watch::channel(false);
         let (cut, was_cut) = watch::channel(false);
-        (Commander { close, cut }, Orders { close: closed, cut: was_cut })
+        (Commander { close, cut, handover }, Orders { close: closed, cut: was_cut })
     }
 
     /// Ends without losing a request: the listeners stay open, responses tell clients to go elsewhere, and only once
     /// nobody came for a while (or `drain` is nearly over) are the accept queues emptied and the listeners closed. What
     /// was accepted, tunnels included, runs to its end or to the end of `drain`.
+    ///
+    /// Where another process listens on the same port, new connections are left to it at once. There is no hurry then:
+    /// kept connections stay open until their next response has told their clients, or to the end of `drain`, since a
+    /// request may be on its way whenever one is closed.
     pub(super) async fn drain(self, proxy: &Arc<Proxy>, drain: Duration, workers: Vec<JoinHandle<()>>) {
         let began = clock::now();
         let elapsed = || clock::now().saturating_duration_since(began);
@@ -83,16 +98,23 @@ impl Commander {
             proxy.requests() + proxy.tunnels() == 0 && since_last >= time.as_millis()
         };
         let accepting = drain - LAST_REQUESTS.min(drain / 2);
-        while elapsed() < accepting && (elapsed() < LAST_CALL || !quiet(QUIET)) {
+        let mut successor = self.handover.as_ref().filter(|handover| handover.port.others_listen());
+        while successor.is_none() && elapsed() < accepting && (elapsed() < LAST_CALL || !quiet(QUIET)) {
             sleep(LOOK).await;
+            successor = self.handover.as_ref().filter(|handover| handover.port.others_listen());
         }
         let _ = self.close.send(true);
+        if let Some(handover) = successor {
+            info!(connections = handover.connections.open(), "handed over: another process listens on this port");
+            handover.admin.iter().for_each(AbortHandle::abort);
+        }
+        let resting = || successor.map_or(0, |handover| handover.connections.open());
         // All receivers are gone once all listeners are closed.
-        while elapsed() < drain && !(self.close.is_closed() && quiet(SETTLED)) {
+        while elapsed() < drain && !(self.close.is_closed() && quiet(SETTLED) && resting() == 0) {
             sleep(LOOK).await;
         }
         match (proxy.requests(), proxy.tunnels()) {
-            (0, 0) => info!(after = ?elapsed(), "drained"),
+            (0, 0) => info!(after = ?elapsed(), idle_connections = resting(), "drained"),
             (requests, tunnels) => {
                 warn!(requests, tunnels, after = ?elapsed(), "drain is over: what is left is cut off")
             }

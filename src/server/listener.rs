@@ -1,4 +1,4 @@
-//! Listening sockets, and the descriptors that limit how many connections there may be.
+//! The sockets of the listeners, and the descriptors that limit how many connections there may be.
 
 use super::StartError;
 use nix::errno::Errno;
@@ -41,28 +41,71 @@ pub(super) fn max_connections(configured: usize, descriptors: u64) -> usize {
     configured
 }
 
-/// One listener for each worker, on the same port. Where nobody asked for this address, IPv4 alone will do.
-pub(super) fn bind(address: SocketAddr, is_set: bool, workers: usize) -> Result<Vec<TcpListener>, StartError> {
-    // Sockets that share a port may belong to different processes; one that does not share finds out.
-    let alone = match open(address, false) {
-        Err(error) if !is_set && lacks_ipv6(&error) => {
-            info!(%error, "no IPv6 here: clients connect by IPv4 only");
-            return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), true, workers);
+/// The sockets of the listeners, bound: nobody can connect before [`Bound::listen`].
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// Where, as the kernel has it.
+    pub(super) address: SocketAddr,
+    /// One for each worker.
+    sockets: Vec<Socket>,
+}
+
+impl Bound {
+    /// Binds a socket for each worker to the same port. Where nobody asked for this address (`is_set`), IPv4 alone will
+    /// do. `reuse_port`: another process may have bound the port as well, if it says the same and has the same user.
+    pub(super) fn new(
+        address: SocketAddr,
+        is_set: bool,
+        workers: usize,
+        reuse_port: bool,
+    ) -> Result<Bound, StartError> {
+        // Sockets that share a port may belong to different processes; one that does not share finds out, once it
+        // listens.
+        let first = open(address, reuse_port).and_then(|socket| {
+            if !reuse_port {
+                socket.listen(BACKLOG)?;
+            }
+            Ok(socket)
+        });
+        let first = match first {
+            Err(error) if !is_set && lacks_ipv6(&error) => {
+                info!(%error, "no IPv6 here: clients connect by IPv4 only");
+                let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                return Bound::new(address, true, workers, reuse_port);
+            }
+            result => result.map_err(|error| explain("listen", address, &error))?,
+        };
+        // Port 0 is any port, but the same for all.
+        let address = first.local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(address);
+        if workers == 1 {
+            return Ok(Bound { address, sockets: vec![first] });
         }
-        result => result.map_err(|error| explain("listen", address, &error))?,
-    };
-    if workers == 1 {
-        return Ok(vec![alone]);
+        let mut sockets = Vec::with_capacity(workers);
+        if reuse_port {
+            sockets.push(first);
+        } else {
+            drop(first);
+        }
+        while sockets.len() < workers {
+            sockets.push(open(address, true).map_err(|error| explain("listen", address, &error))?);
+        }
+        Ok(Bound { address, sockets })
     }
-    // Port 0 is any port, but the same for all.
-    let address = alone.local_addr().unwrap_or(address);
-    drop(alone);
-    (0..workers).map(|_| open(address, true).map_err(|error| explain("listen", address, &error))).collect()
+
+    /// From now on clients can connect.
+    pub(super) fn listen(self) -> Result<Vec<TcpListener>, StartError> {
+        let listen = |socket: Socket| -> Result<TcpListener, StartError> {
+            socket.listen(BACKLOG).map_err(|error| explain("listen", self.address, &error))?;
+            Ok(socket.into())
+        };
+        self.sockets.into_iter().map(listen).collect()
+    }
 }
 
 /// The listener for the operator.
-pub(super) fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
-    open(address, false).map_err(|error| explain("admin", address, &error))
+pub(super) fn listen_for_admin(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, StartError> {
+    let socket = open(address, reuse_port).and_then(|socket| socket.listen(BACKLOG).map(|()| socket));
+    socket.map(Into::into).map_err(|error| explain("admin", address, &error))
 }
 
 /// The kernel was built or started without IPv6, or has no such address.
@@ -71,7 +114,8 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| lack.contains(&Errno::from_raw(code)))
 }
 
-fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+/// A socket that is bound and does not listen yet.
+fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // [::] is for both families, whatever `net.ipv6.bindv6only` says.
@@ -83,14 +127,16 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     // Accepted connections inherit it.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn explain(key: &str, address: SocketAddr, error: &io::Error) -> StartError {
     let port = address.port();
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => format!("another process listens on port {port}; end it, or choose another port"),
+        io::ErrorKind::AddrInUse => format!(
+            "another process listens on port {port}; end it, or choose another port. Where this one is to take over from \
+             it, both need server.reuse_port = true and the same user"
+        ),
         io::ErrorKind::PermissionDenied => {
             format!("port {port} needs a right that this process lacks; outside a container set PORT=8080")
         }
@@ -109,7 +155,8 @@ mod tests {
 
     #[test]
     fn accepted_connections_send_small_writes_at_once() {
-        let listener = open(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
+        let bound = Bound::new(SocketAddr::from(([127, 0, 0, 1], 0)), true, 1, false).unwrap();
+        let listener = bound.listen().unwrap().remove(0);
         listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(listener.accept().unwrap().0.nodelay().unwrap());
@@ -120,9 +167,9 @@ mod tests {
     fn an_address_that_nobody_set_gives_way_to_ipv4_where_there_is_no_such_ipv6() {
         // For documentation (RFC 3849), so no host has it: as on a host without IPv6, the kernel refuses.
         let missing: SocketAddr = "[2001:db8::1]:0".parse().unwrap();
-        let listener = bind(missing, false, 1).unwrap().remove(0);
-        assert!(listener.local_addr().unwrap().ip().is_unspecified() && listener.local_addr().unwrap().is_ipv4());
-        let error = bind(missing, true, 1).unwrap_err().to_string();
+        let bound = Bound::new(missing, false, 1, false).unwrap();
+        assert!(bound.address.ip().is_unspecified() && bound.address.is_ipv4());
+        let error = Bound::new(missing, true, 1, false).unwrap_err().to_string();
         assert!(error.contains("server.listen = \"[2001:db8::1]:0\""), "{error}");
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Source;
 use super::reload::Reading;
+use crate::admin::Source as _;
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Sockets};
 use crate::discovery;
 use crate::failure;
 use crate::probe;
@@ -13,27 +14,21 @@ use crate::upstream::{self, Upstream};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tracing::{error, info};
-
-/// Where the process listens, as the kernel has it: a port of 0 in the configuration has become one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sockets {
-    pub(super) listen: SocketAddr,
-    pub(super) admin: Option<SocketAddr>,
-}
 
 /// The running configuration and all that hangs on it.
 pub struct Live {
     source: Source,
     config: ArcSwap<Config>,
     proxy: Arc<Proxy>,
+    /// As the kernel has them: a port of 0 in the configuration has become one.
     pub(super) sockets: Sockets,
     pub(super) workers: usize,
     pub(super) limit: Arc<ConnectionLimit>,
+    listening: AtomicBool,
     /// This process's name in the probes it sends.
     instance: String,
     resolver: Arc<discovery::Resolver>,
@@ -69,6 +64,7 @@ impl Live {
             sockets,
             workers,
             limit,
+            listening: AtomicBool::new(false),
             instance: format!("{:08x}", fastrand::u32(..)),
             resolver,
             own,
@@ -148,6 +144,22 @@ impl Live {
         begun.iter().for_each(|upstream| self.start_loops(upstream));
         ended.iter().for_each(|upstream| upstream.close());
         Ok(())
+    }
+
+    /// How many upstreams have a usable replica, and how many upstreams there are.
+    pub(super) fn usable_upstreams(&self) -> (usize, usize) {
+        let upstreams = self.status().upstreams;
+        (upstreams.iter().filter(|upstream| upstream.healthy).count(), upstreams.len())
+    }
+
+    /// Clients can connect from now on.
+    pub(super) fn listens(&self) {
+        self.listening.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients can connect.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
     }
 
     /// What requests use.

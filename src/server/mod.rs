@@ -8,20 +8,22 @@ mod drain;
 mod listener;
 mod live;
 mod reload;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use crate::admin;
-use crate::config::{Config, ConfigError, FileText};
-use crate::proxy::{ConnectionLimit, Proxy};
+use crate::config::{Config, ConfigError, FileText, Sockets};
+use crate::proxy::ConnectionLimit;
 use crate::worker;
+use drain::Handover;
+use listener::Bound;
 pub use live::Live;
-use live::Sockets;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use takeover::Port;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -50,7 +52,7 @@ impl Source {
     }
 
     /// Where a process that was started with it listens and is asked, as [`Config::sockets`].
-    pub fn sockets(&self) -> (SocketAddr, Option<SocketAddr>) {
+    pub fn sockets(&self) -> Sockets {
         Config::sockets(self.path.as_deref(), &|name| std::env::var(name).ok())
     }
 
@@ -82,13 +84,13 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let listeners = listener::bind(config.server.listen, config.server.listen_is_set, workers)?;
-    let admin = config.server.admin.map(listener::bind_admin).transpose()?;
-    let sockets = Sockets {
-        listen: listeners[0].local_addr().unwrap_or(config.server.listen),
-        admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
-    };
-    let local = if admin.is_none() { bind_local(config.server.listen) } else { None };
+    let reuse_port = config.server.reuse_port;
+    let bound = Bound::new(config.server.listen, config.server.listen_is_set, workers, reuse_port)?;
+    let admin = config.server.admin.map(|admin| listener::listen_for_admin(admin, reuse_port)).transpose()?;
+    let sockets =
+        Sockets { listen: bound.address, admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()), reuse_port };
+    // Where `admin` is off, or answered by whichever process gets the connection.
+    let local = if admin.is_none() || reuse_port { bind_local(config.server.listen) } else { None };
     let max_connections = listener::max_connections(config.server.max_connections, descriptors);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -97,11 +99,33 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
     let result = runtime.block_on(async {
         let limit = ConnectionLimit::new(max_connections);
         let live = Live::start(config, file.is_some(), source, sockets, workers, limit.clone());
-        let (commander, orders) = drain::Commander::new();
+        let admin = match admin.map(tokio::net::TcpListener::from_std) {
+            Some(Ok(admin)) => Some(tokio::spawn(admin::serve(admin, live.clone())).abort_handle()),
+            _ => None,
+        };
+        if let Some(local) = local {
+            tokio::spawn(admin::local::serve(local, live.clone(), sockets.admin.is_some()));
+        }
+        let mut port = reuse_port.then(|| Port::new(sockets.listen));
+        if let Some(port) = &port {
+            takeover::warn_of_lost_queues();
+            tokio::select! {
+                () = port.wait_for_turn(&live) => {}
+                () = wait_for_end() => return Ok(()),
+            }
+        }
+        let listeners = bound.listen()?;
+        port.iter_mut().for_each(|port| port.own(&listeners));
+        live.listens();
+        let handover = port.map(|port| Handover { port, admin, connections: limit.clone() });
+        let (commander, orders) = drain::Commander::new(handover);
         let threads: Vec<_> = listeners
             .into_iter()
             .enumerate()
-            .map(|(index, listener)| spawn_worker(index, listener, live.proxy().clone(), limit.clone(), orders.clone()))
+            .map(|(index, listener)| {
+                let (proxy, limit, orders) = (live.proxy().clone(), limit.clone(), orders.clone());
+                spawn_worker(index, accept::serve(listener, reuse_port, proxy, limit, orders))
+            })
             .collect();
         drop(orders);
         info!(
@@ -113,12 +137,6 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
             upstreams = %live.summary(),
             "listening"
         );
-        if let Some(Ok(admin)) = admin.map(tokio::net::TcpListener::from_std) {
-            tokio::spawn(admin::serve(admin, live.clone()));
-        }
-        if let Some(local) = local {
-            tokio::spawn(admin::local::serve(local, live.clone()));
-        }
         tokio::spawn(reload::run(live.clone(), Ok(file)));
         wait_for_end().await;
         commander.drain(live.proxy(), live.config().server.drain, threads).await;
@@ -130,28 +148,22 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
     result
 }
 
-/// The socket of `evenkeel ready` where `admin` is off. Without it the proxy serves all the same.
+/// The socket of this process's own that commands ask. Without it the proxy serves all the same.
 fn bind_local(listen: SocketAddr) -> Option<std::os::unix::net::UnixListener> {
     admin::local::bind(listen)
-        .inspect_err(|error| warn!(%error, "`evenkeel ready` will fail: its socket cannot be opened; set server.admin"))
+        .inspect_err(|error| warn!(%error, "`evenkeel ready` will fail: its socket cannot be opened"))
         .ok()
 }
 
 /// A thread that accepts and serves.
-fn spawn_worker(
-    index: usize,
-    listener: std::net::TcpListener,
-    proxy: Arc<Proxy>,
-    limit: Arc<ConnectionLimit>,
-    orders: drain::Orders,
-) -> std::thread::JoinHandle<()> {
+fn spawn_worker(index: usize, serve: impl Future<Output = ()> + Send + 'static) -> std::thread::JoinHandle<()> {
     let work = move || {
         worker::enter(index);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 tokio::spawn(worker::beat());
-                accept::serve(listener, proxy, limit, orders).await;
+                serve.await;
             }),
             Err(error) => error!(%error, worker = index, "worker cannot start"),
         }

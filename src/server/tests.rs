@@ -3,8 +3,9 @@
 use super::*;
 use crate::config::Route;
 use crate::discovery::tests::upstream;
-use crate::proxy::Table;
+use crate::proxy::{Proxy, Table};
 use crate::route::Router;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,11 +36,11 @@ async fn a_panic_in_one_request_ends_that_one_only() {
         router: Router::new(&[route(1, "/panic"), route(0, "/fine")]),
         upstreams: vec![(nobody, Arc::new(quick))],
     });
-    let listener = listener::bind("127.0.0.1:0".parse().unwrap(), true, 1).unwrap().remove(0);
+    let listener = Bound::new("127.0.0.1:0".parse().unwrap(), true, 1, false).unwrap().listen().unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let limit = ConnectionLimit::new(10);
-    let (_commander, orders) = drain::Commander::new();
-    tokio::spawn(accept::serve(listener, proxy.clone(), limit.clone(), orders));
+    let (_commander, orders) = drain::Commander::new(None);
+    tokio::spawn(accept::serve(listener, false, proxy.clone(), limit.clone(), orders));
     for _ in 0..4 {
         assert_eq!(ask(address, "/panic").await, "");
         let answer = ask(address, "/fine").await;

@@ -42,6 +42,9 @@ impl Source for Live {
         if proxy.is_draining() {
             return Err("draining".to_owned());
         }
+        if !self.is_listening() {
+            return Err("another process listens on this port, and this one knows no usable replica yet".to_owned());
+        }
         let table = proxy.table();
         let untried = table.upstreams.iter().find(|(upstream, _)| !upstream.apply(|pool, _| pool.tried()));
         match untried {

@@ -1,12 +1,12 @@
 //! Evenkeel in a container, with a configuration for tests.
 
 use crate::wire::Response;
-use crate::{App, Container, Network, Signal, Wire, eventually, eventually_some};
+use crate::{App, Container, Loopback, Network, Signal, Wire, eventually, eventually_some};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -117,19 +117,16 @@ impl Proxy {
         Proxy::launch_with(network, App { env: config.env.clone(), ..App::new(program) }, &config.to_toml())
     }
 
+    /// Starts one more at the address of another, as a container that joins the network namespace of another one, and
+    /// waits for nothing.
+    pub fn launch_at(network: &Loopback, address: Ipv4Addr, program: impl AsRef<Path>, config: &ProxyConfig) -> Proxy {
+        let (app, folder) = prepare(App { env: config.env.clone(), ..App::new(program) }, &config.to_toml());
+        Proxy { container: network.start_at(address, "proxy", &app), folder }
+    }
+
     /// Starts `app`, which is Evenkeel or becomes it, with this file, and waits for nothing.
-    pub fn launch_with(network: &dyn Network, mut app: App, toml: &str) -> Proxy {
-        let folder = tempfile::Builder::new().prefix("testbed-proxy-").tempdir().expect("a temporary folder");
-        crate::guard::watch_folder(folder.path());
-        // Whoever the proxy runs as may read it.
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
-        let file = folder.path().join("proxy.toml");
-        std::fs::write(&file, toml).expect("a file in a temporary folder");
-        app = app.env("EVENKEEL_CONFIG", file.display());
-        if let Some(filter) = std::env::var_os("RUST_LOG").filter(|_| !app.env.iter().any(|(n, _)| n == "RUST_LOG")) {
-            app = app.env("RUST_LOG", filter.to_string_lossy());
-        }
-        app.mount = Some(folder.path().to_owned());
+    pub fn launch_with(network: &dyn Network, app: App, toml: &str) -> Proxy {
+        let (app, folder) = prepare(app, toml);
         Proxy { container: network.start("proxy", &app), folder }
     }
 
@@ -268,6 +265,22 @@ impl Proxy {
     fn ask_admin(&self, target: &str) -> io::Result<Response> {
         fetch(self.admin(), target)
     }
+}
+
+/// `app` with this file, in a folder of its own.
+fn prepare(mut app: App, toml: &str) -> (App, TempDir) {
+    let folder = tempfile::Builder::new().prefix("testbed-proxy-").tempdir().expect("a temporary folder");
+    crate::guard::watch_folder(folder.path());
+    // Whoever the proxy runs as may read it.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a folder of ours");
+    let file = folder.path().join("proxy.toml");
+    std::fs::write(&file, toml).expect("a file in a temporary folder");
+    app = app.env("EVENKEEL_CONFIG", file.display());
+    if let Some(filter) = std::env::var_os("RUST_LOG").filter(|_| !app.env.iter().any(|(n, _)| n == "RUST_LOG")) {
+        app = app.env("RUST_LOG", filter.to_string_lossy());
+    }
+    app.mount = Some(folder.path().to_owned());
+    (app, folder)
 }
 
 /// Worker threads of a proxy under test, where a test does not set them: `EVENKEEL_TEST_THREADS`, else one. `make test` runs

@@ -1,7 +1,6 @@
 //! Replicas that die in ways that take more than one attempt to get over.
 
 use crate::{Bed, GET, POST, assert_own, gate, ok, serve};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -100,33 +99,9 @@ fn a_get_that_may_not_move_stays_on_a_replica_declared_down_and_is_answered_when
     assert_eq!(answered.len(), 2, "{answered:?}");
 }
 
-/// What tells this test's second process, in a network of its own, that it is the one.
-const INSIDE: &str = "EVENKEEL_TEST_INSIDE";
-
-/// Runs the test named `test` once more in a process that has a network namespace of its own, so that routes can be
-/// changed there and nowhere else. Takes no more rights than a user has, where users may make namespaces.
-fn in_a_network_of_its_own(test: &str) {
-    let inside = "ip link set lo up && exec \"$0\" \"$@\"";
-    let said = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--", "sh", "-c", inside])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare is part of every Linux system");
-    let text = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    if text.contains("unshare failed") || text.contains("Operation not permitted") {
-        // Loudly: the harness shows no output of a test that passes.
-        let _ =
-            std::io::stderr().write_all(format!("\nSKIPPED {test}: it needs a network namespace: {text}\n").as_bytes());
-        return;
-    }
-    assert!(said.status.success() && text.contains("1 passed"), "{text}");
-}
-
 /// There is no way to this address any more. Only to be called inside a network of the test's own.
 fn cut_off(address: SocketAddr) {
-    assert!(std::env::var_os(INSIDE).is_some(), "this machine's own routes are left alone");
+    assert!(crate::is_in_a_network_of_its_own(), "this machine's own routes are left alone");
     let route = ["route", "add", "unreachable", &format!("{}/32", address.ip()), "table", "local"];
     let said = Command::new("ip").args(route).output().expect("ip");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -135,8 +110,11 @@ fn cut_off(address: SocketAddr) {
 // F21
 #[test]
 fn a_replica_to_which_there_is_no_way_costs_no_request_of_any_method() {
-    if std::env::var_os(INSIDE).is_none() {
-        return in_a_network_of_its_own("deaths::a_replica_to_which_there_is_no_way_costs_no_request_of_any_method");
+    if !crate::is_in_a_network_of_its_own() {
+        return crate::in_a_network_of_its_own(
+            "deaths::a_replica_to_which_there_is_no_way_costs_no_request_of_any_method",
+            "true",
+        );
     }
     let network = Loopback::new();
     let origins = (0..2).map(|_| network.origin("app", |h, w, _| serve(h, w))).collect();
@@ -162,8 +140,11 @@ fn a_replica_to_which_there_is_no_way_costs_no_request_of_any_method() {
 // F90, D13, U2
 #[test]
 fn a_post_to_a_replica_whose_network_just_went_is_told_within_seconds() {
-    if std::env::var_os(INSIDE).is_none() {
-        return in_a_network_of_its_own("deaths::a_post_to_a_replica_whose_network_just_went_is_told_within_seconds");
+    if !crate::is_in_a_network_of_its_own() {
+        return crate::in_a_network_of_its_own(
+            "deaths::a_post_to_a_replica_whose_network_just_went_is_told_within_seconds",
+            "true",
+        );
     }
     let (go, gate) = crate::gate();
     let bed = Bed::with(

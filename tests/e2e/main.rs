@@ -53,6 +53,7 @@ mod manuals;
 mod metrics;
 mod operator;
 mod process;
+mod redeploy;
 mod reload;
 mod replicas;
 mod scaling;
@@ -62,6 +63,8 @@ mod swarm;
 mod unproven;
 mod uploads;
 
+use std::io::Write;
+use std::process::Command;
 use std::sync::Mutex;
 use testbed::{Head, Loopback, Network, Origin, Proxy, ProxyConfig, Response, Wire};
 
@@ -123,8 +126,8 @@ impl<N: Network> Bed<N> {
 }
 
 /// `evenkeel` with these arguments, in the environment of this running proxy.
-fn command(proxy: &Proxy, arguments: &[&str]) -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+fn command(proxy: &Proxy, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     command
         .args(arguments)
         .env("EVENKEEL_CONFIG", proxy.config_path())
@@ -144,6 +147,35 @@ fn serve(head: &Head, wire: &mut Wire) {
     if wire.body(head).is_ok() {
         ok(wire);
     }
+}
+
+/// What tells this test's second process, in a network of its own, that it is the one.
+const INSIDE: &str = "EVENKEEL_TEST_INSIDE";
+
+/// Runs the test named `test` once more in a process that has a network namespace of its own, so that routes can be
+/// changed there and nowhere else; `prepare` is a shell's command that does so. Takes no more rights than a user has, where users may make namespaces.
+fn in_a_network_of_its_own(test: &str, prepare: &str) {
+    let inside = format!("ip link set lo up && {prepare} && exec \"$0\" \"$@\"");
+    let said = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--", "sh", "-c", &inside])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare is part of every Linux system");
+    let text = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    if text.contains("unshare failed") || text.contains("Operation not permitted") {
+        // Loudly: the harness shows no output of a test that passes.
+        let _ =
+            std::io::stderr().write_all(format!("\nSKIPPED {test}: it needs a network namespace: {text}\n").as_bytes());
+        return;
+    }
+    assert!(said.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// Whether this is that process.
+fn is_in_a_network_of_its_own() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";

@@ -140,7 +140,7 @@ fn damage(text: &mut String, words: &[&str], random: &mut fastrand::Rng) {
 #[test]
 fn the_running_process_is_found_by_a_file_that_is_wrong_by_now() {
     let env = |name: &str| (name == "ADMIN").then(|| "10.0.0.1:9999".to_owned());
-    let admin = |text: &str| super::super::check::sockets(text, &env).1.map(|admin| admin.to_string());
+    let admin = |text: &str| super::super::check::sockets(text, &env).admin.map(|admin| admin.to_string());
     let cases = [
         ("", Some("127.0.0.1:9180")),
         ("not TOML", Some("127.0.0.1:9180")),
