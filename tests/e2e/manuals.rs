@@ -20,6 +20,8 @@ enum How {
 use How::{Not, Run};
 
 const NO_HOST: &str = "needs a Dokku host; the plugin's tests do the same on a stand-in";
+const BY_HAND: &str =
+    "tried by hand with docker-compose 1.29; ten_redeploys_beside_a_holder_lose_nothing does the same";
 const OPERATOR: &str = "the operator looks at what is running there";
 
 /// Commands by how they begin; the longest beginning counts. Those of `dokku` are below.
@@ -44,6 +46,13 @@ const COVERED: &[(&str, How)] = &[
     ("docker network connect demo dokku.postgres.db", Not(NO_HOST)),
     ("docker network disconnect", Not("named as what the proxy notices, which the tests of DNS do")),
     ("docker stop", Not("named as who gives the grace")),
+    ("docker run --network container:NAME", Run("ten_redeploys_beside_a_holder_lose_nothing")),
+    ("docker run --detach --name proxy-address", Run("ten_redeploys_beside_a_holder_lose_nothing")),
+    ("docker rm --force proxy-address", Not("the way back from the command before it")),
+    ("docker container create", Not("named as what Dokku runs")),
+    ("export NETWORK=demo UPSTREAM=", Not("variables of the next command")),
+    ("docker compose --project-name proxy --file deploy/compose/proxy.yaml", Not(BY_HAND)),
+    ("sh deploy/compose/redeploy.sh", Not(BY_HAND)),
     ("docker compose up", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
     ("docker compose exec proxy evenkeel", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
     ("curl http://127.0.0.1:9090/check_db", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
@@ -63,6 +72,7 @@ const DOKKU: &[(&str, &str, &str)] = &[
     ("apps:rename", "0.4.7", "deployment/application-management"),
     ("builder-dockerfile:set", "0.25", "deployment/builders/dockerfiles"),
     ("docker-options:add", "0.3.17", "advanced-usage/docker-options"),
+    ("docker-options:remove", "0.3.17", "advanced-usage/docker-options"),
     ("evenkeel:help", "", "deploy/dokku-plugin"),
     ("evenkeel:link", "", "deploy/dokku-plugin"),
     ("evenkeel:report", "", "deploy/dokku-plugin"),
