@@ -2,11 +2,14 @@
 //!
 //! A replica that fails at once is always idle, so least connections alone would send it everything. But a 5xx is an
 //! answer of the app, and when all replicas give it (their database is gone) nothing is gained by leaving any out. So it
-//! is judged by the pool: mostly errors here, hardly any elsewhere. That works from two replicas on.
+//! is judged by the pool: mostly errors here, hardly any elsewhere. That works from two replicas on. And it is judged by more
+//! than one caller (`callers`), where there are several.
 //!
 //! Deliberately not here: the comparison with the others and the cap at half of the pool, which need all endpoints
 //! (`Pool::judge`).
 
+use super::callers::Callers;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Answers before a replica is judged.
@@ -33,8 +36,12 @@ impl History {
         self.length = (self.length + 1).min(u32::BITS);
     }
 
-    fn errors(&self) -> u32 {
+    pub(super) fn errors(&self) -> u32 {
         self.bits.count_ones()
+    }
+
+    pub(super) fn length(&self) -> u32 {
+        self.length
     }
 
     /// Half of them errors or more.
@@ -64,15 +71,21 @@ pub(super) enum Out {
 }
 
 /// One endpoint's record of answers and what came of it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ejection {
     pub(super) history: History,
+    pub(super) callers: Callers,
     pub(super) out: Option<Out>,
     /// The last time out, and when it was over.
     last: Option<(Duration, Instant)>,
 }
 
 impl Ejection {
+    pub(super) fn push(&mut self, caller: IpAddr, error: bool, now: Instant) {
+        self.history.push(error);
+        self.callers.push(caller, error, now);
+    }
+
     /// Leaves it out, and says for how long.
     pub(super) fn eject(&mut self, now: Instant) -> Duration {
         let time = match self.last {
@@ -84,6 +97,7 @@ impl Ejection {
         self.out = Some(Out::Until(now + time));
         self.last = Some((time, now + time));
         self.history = History::default();
+        self.callers.clear();
         time
     }
 
@@ -92,6 +106,7 @@ impl Ejection {
         self.out = None;
         self.last = self.last.map(|(time, _)| (time, now));
         self.history = History::default();
+        self.callers.clear();
     }
 
     /// Until when it gets nothing, if so.

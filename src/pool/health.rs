@@ -14,6 +14,7 @@ use super::probe_result::DueProbe;
 use super::stuck::Stuck;
 use super::window::{Answer, Load, STUCK_ALONE, Window};
 use super::{EventKind, Outcome, Pool, ProbeResult, ejection};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Each fall within this time of a rise doubles the passes needed to rise …
@@ -197,18 +198,18 @@ impl Pool {
         self.settle(now);
     }
 
-    /// What a request showed that was sent under this load. Unknown ids (removed meanwhile) are ignored.
-    pub fn record(&mut self, id: EndpointId, outcome: Outcome, load: Load, now: Instant) {
+    /// What a request of `caller` showed that was sent under this load. Unknown ids (removed meanwhile) are ignored.
+    pub fn record(&mut self, id: EndpointId, outcome: Outcome, load: Load, caller: IpAddr, now: Instant) {
         self.notice(now);
         let Some(index) = self.index(id) else { return };
         match outcome {
             Outcome::Answered { status, first_byte } => {
-                self.answered(index, Answer { status, first_byte, load }, now);
+                self.answered(index, Answer { status, first_byte, load }, caller, now);
             }
             // Nobody listens there, or somebody else.
             Outcome::Refused => self.suspect(index, "connection refused", now),
             // It died, or lost this request only: a connection that is begun at once tells ([`Pool::break_checked`]).
-            Outcome::Broken => self.judge(index, true, now),
+            Outcome::Broken => self.judge(index, true, caller, now),
             // The ordinary race with a server that closes its connections. If it died, the same connection tells.
             Outcome::Stale => {}
             // Its host is gone, or its queue is full. Not suspect: under overload that would take out the whole pool.
@@ -217,18 +218,18 @@ impl Pool {
                 self.doubt(index, now);
             }
             // One slow page is no reason to distrust a replica, a time-out of most pages is. Probes find the hung ones.
-            Outcome::TimedOut => self.judge(index, true, now),
+            Outcome::TimedOut => self.judge(index, true, caller, now),
             // The same; but what does not speak HTTP may have come to this address since.
             Outcome::Invalid => {
                 self.answers.ask_by(now);
-                self.judge(index, true, now);
+                self.judge(index, true, caller, now);
             }
             Outcome::Abandoned => {}
         }
         self.settle(now);
     }
 
-    fn answered(&mut self, index: usize, answer: Answer, now: Instant) {
+    fn answered(&mut self, index: usize, answer: Answer, caller: IpAddr, now: Instant) {
         let Answer { status, first_byte, load } = answer;
         let endpoint = &mut self.endpoints[index];
         self.total += 1;
@@ -252,7 +253,7 @@ impl Pool {
         if endpoint.condition.health == Health::Down && endpoint.condition.cause == Some(Cause::TimedOut) {
             self.pass(index, "answers requests", now);
         }
-        self.judge(index, status >= 500, now);
+        self.judge(index, status >= 500, caller, now);
     }
 
     fn pass(&mut self, index: usize, reason: &str, now: Instant) {
@@ -344,14 +345,15 @@ impl Pool {
     }
 
     /// Whether a replica that answers errors is left out, and whether one that was is taken back.
-    fn judge(&mut self, index: usize, error: bool, now: Instant) {
+    fn judge(&mut self, index: usize, error: bool, caller: IpAddr, now: Instant) {
         let ejection = &mut self.endpoints[index].ejection;
         let on_trial = ejection.on_trial(now);
         if ejection.out.is_some() && !on_trial {
             return; // an answer to a request from before
         }
-        ejection.history.push(error);
-        let guilty = error && (on_trial || ejection.history.condemned());
+        ejection.push(caller, error, now);
+        let condemned = error && ejection.history.condemned();
+        let guilty = error && on_trial || condemned && self.is_agreed(index, caller, now);
         if !guilty && !on_trial {
             return;
         }
@@ -368,6 +370,13 @@ impl Pool {
         } else if on_trial {
             self.readmit(index, now);
         }
+    }
+
+    /// Whether others than `caller` say the same of it, or there are none.
+    fn is_agreed(&self, index: usize, caller: IpAddr, now: Instant) -> bool {
+        let several =
+            || self.endpoints.iter().flat_map(|e| e.ejection.callers.recent(now)).any(|other| other != caller);
+        self.endpoints[index].ejection.callers.agree(now) || !several()
     }
 
     fn readmit(&mut self, index: usize, now: Instant) {

@@ -12,6 +12,7 @@
 //! chooses, `retry` says whether to choose again.
 
 pub mod balancer;
+mod callers;
 mod ejection;
 pub mod endpoint;
 mod health;

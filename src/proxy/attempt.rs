@@ -91,6 +91,7 @@ impl Exchange<'_> {
         replay: &mut Replay<'_>,
         attempts: &mut Attempts,
     ) -> Attempt {
+        lease.set_caller(self.peer);
         let Link { mut reader, mut writer, rested } = link;
         // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
         writer.begin();
@@ -415,8 +416,8 @@ impl Exchange<'_> {
         if connection.reader.ahead().is_empty() {
             connection.reader.rest();
             connection.writer.expect_acks();
-            let idle = Idle { connection, since: used };
-            lease.endpoint().kept().put(idle, lease.generation(), self.config.max_idle);
+            let idle = Idle { connection, since: used, generation: lease.generation() };
+            lease.endpoint().kept().put(idle, self.config.max_idle);
         }
     }
 }

@@ -202,7 +202,8 @@ impl Exchange<'_> {
         let first = attempts.count.attempts == 0;
         // While it is not known whether the endpoint is still there, its connections are no place for what cannot be repeated.
         let trusted = first && !(once && lease.endpoint().is_being_checked());
-        let idle = trusted.then(|| lease.endpoint().kept().take(once, self.config.idle_timeout, now)).flatten();
+        let take = || lease.endpoint().kept().take(once, lease.generation(), self.config.idle_timeout, now);
+        let idle = trusted.then(take).flatten();
         if let Some(idle) = idle {
             let rested = Some(now.saturating_duration_since(idle.since));
             let Connection { reader, writer } = idle.connection;

@@ -111,6 +111,8 @@ impl Lifetime {
 pub(super) struct Idle<C> {
     pub(super) connection: C,
     pub(super) since: Instant,
+    /// That of the lease under which it was used.
+    pub(super) generation: u32,
 }
 
 impl<C: Keep> Kept<C> {
@@ -171,13 +173,17 @@ impl<C: Keep> Kept<C> {
         }
     }
 
-    /// The connection used last, if it is still good, and for how long it rested. `once`: the request may not be sent
+    /// The connection used last, if it is still good, for a lease of this generation. `once`: the request may not be sent
     /// twice.
-    pub(super) fn take(&self, once: bool, idle_timeout: Duration, now: Instant) -> Option<Idle<C>> {
+    pub(super) fn take(&self, once: bool, generation: u32, idle_timeout: Duration, now: Instant) -> Option<Idle<C>> {
         let mut slot = self.slot().lock();
         let Slot { idle: kept, lifetime, found } = &mut *slot;
         while let Some(idle) = kept.last() {
             let age = idle.age(now);
+            if idle.generation != generation {
+                // `retire` is about to close it, or the lease is the older one.
+                return None;
+            }
             if age >= idle_timeout {
                 // Those below are older still.
                 self.count.fetch_sub(kept.len(), Ordering::Relaxed);
@@ -203,11 +209,11 @@ impl<C: Keep> Kept<C> {
         None
     }
 
-    /// Keeps a connection whose request and response are whole, unless the endpoint fell from grace since it was taken
-    /// (`generation`), its replica speaks unasked or there are `max_idle` already.
-    pub(super) fn put(&self, idle: Idle<C>, generation: u32, max_idle: usize) {
+    /// Keeps a connection whose request and response are whole, unless the endpoint fell from grace since it was taken,
+    /// its replica speaks unasked or there are `max_idle` already.
+    pub(super) fn put(&self, idle: Idle<C>, max_idle: usize) {
         let mut slot = self.slot().lock();
-        if self.generation() != generation || self.speaks.load(Ordering::Relaxed) > 0 {
+        if self.generation() != idle.generation || self.speaks.load(Ordering::Relaxed) > 0 {
             return;
         }
         if self.count.fetch_add(1, Ordering::Relaxed) < max_idle {

@@ -57,7 +57,8 @@ pub(super) async fn serve(
                     newcomer.connection.serve(permit);
                 }
             }
-            () = sleep(LOOK), if waiting.is_some() => limit.make_room(proxy.millis()),
+            // Lazily: a disabled branch is built all the same.
+            () = async { sleep(LOOK).await }, if waiting.is_some() => limit.make_room(proxy.millis()),
             _ = look.tick(), if reuse_port && waiting.is_none() => {
                 if let Some((stream, peer)) = accept_at_once(SockRef::from(&listener)) {
                     waiting = Connection::new(&proxy, stream, peer).admit(&limit);

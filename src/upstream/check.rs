@@ -6,6 +6,7 @@
 
 use super::{Endpoint, Lease, Upstream};
 use crate::clock;
+use crate::exhaustion::is_exhaustion;
 use crate::pool::{Break, HANDOVER};
 use crate::worker;
 use parking_lot::Mutex;
@@ -58,7 +59,8 @@ const SILENCE: Duration = Duration::from_millis(25);
 struct Connect {
     began: Instant,
     accepted: Option<Instant>,
-    /// It was refused, or met silence. Neither this nor accepted: this process was too busy to find out in time.
+    /// It was refused, or met silence. Neither this nor accepted: this process was too busy to find out in time, or had no
+    /// descriptor for it.
     failed: bool,
     /// The breaks that it tells about are one event.
     one_event: bool,
@@ -97,7 +99,8 @@ impl Checks {
         let deadline = broke.earliest + HANDOVER;
         let result = timeout_at(deadline.into(), open(address)).await;
         let accepted = matches!(result, Ok(Ok(()))).then(clock::now);
-        let failed = matches!(result, Ok(Err(_))) || (result.is_err() && deadline >= began + SILENCE);
+        let refused = matches!(&result, Ok(Err(error)) if !is_exhaustion(error));
+        let failed = refused || (result.is_err() && deadline >= began + SILENCE);
         let connect = Connect { began, accepted, failed, one_event: group.is_one_event() };
         *last = Some(connect);
         (connect, true)

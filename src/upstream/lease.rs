@@ -6,7 +6,7 @@ use super::silence::Silence;
 use crate::admin::status::Live;
 use crate::pool::{EndpointId, Load};
 use crate::proxy::{Connection, Kept};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -111,6 +111,7 @@ pub struct Lease {
     pub(super) endpoint: Arc<Endpoint>,
     generation: u32,
     load: Load,
+    caller: IpAddr,
     cold: bool,
     stream: bool,
     transfer: bool,
@@ -125,6 +126,7 @@ impl Lease {
             endpoint: endpoint.clone(),
             generation: endpoint.kept.generation(),
             load,
+            caller: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             cold,
             stream: false,
             transfer: false,
@@ -134,6 +136,15 @@ impl Lease {
     /// What the request met there.
     pub(super) fn load(&self) -> Load {
         Load { at_end: self.endpoint.in_flight.load(Ordering::Relaxed), ..self.load }
+    }
+
+    /// Says for whom the request is sent.
+    pub fn set_caller(&mut self, caller: IpAddr) {
+        self.caller = caller;
+    }
+
+    pub(super) fn caller(&self) -> IpAddr {
+        self.caller
     }
 
     /// The pool wants to hear of its answer at once.

@@ -94,7 +94,7 @@ struct Snapshot {
 /// Outcomes that a worker has not yet told the pool.
 #[derive(Debug)]
 struct Batch {
-    outcomes: Vec<(EndpointId, Outcome, Load, Instant)>,
+    outcomes: Vec<(EndpointId, Outcome, Load, IpAddr, Instant)>,
     /// When it last told.
     told: Instant,
 }
@@ -311,14 +311,14 @@ impl Upstream {
         let ordinary = matches!(outcome, Outcome::Answered { status, .. } if status < 500) && !lease.is_cold();
         let batch = &self.batches[worker::index().min(self.batches.len() - 1)];
         let mut batch = batch.lock();
-        batch.outcomes.push((lease.id(), outcome, lease.load(), now));
+        batch.outcomes.push((lease.id(), outcome, lease.load(), lease.caller(), now));
         if ordinary && batch.outcomes.len() < BATCH_SIZE && now.saturating_duration_since(batch.told) < BATCH_AGE {
             return;
         }
         batch.told = now;
         self.apply(|pool, _| {
-            for (id, outcome, load, at) in batch.outcomes.drain(..) {
-                pool.record(id, outcome, load, at);
+            for (id, outcome, load, caller, at) in batch.outcomes.drain(..) {
+                pool.record(id, outcome, load, caller, at);
             }
         });
     }

@@ -42,8 +42,6 @@ struct Endpoint {
     kept: Kept<Number>,
     max_idle: usize,
     now: Instant,
-    /// The generation after the last retire that has returned.
-    retired: AtomicU32,
     opened: AtomicU32,
     closed: Arc<AtomicU32>,
 }
@@ -54,7 +52,6 @@ impl Endpoint {
             kept: Kept::new(WORKERS),
             max_idle,
             now: Instant::now(),
-            retired: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             closed: Arc::default(),
         })
@@ -67,28 +64,26 @@ impl Endpoint {
 
     /// One exchange: a kept connection or a new one, which is kept afterwards.
     fn request(&self, once: bool) {
-        let oldest = self.retired.load(Ordering::SeqCst);
         let generation = self.kept.generation();
-        let taken = self.kept.take(once, IDLE_TIMEOUT, self.now).map(|idle| idle.connection);
+        let taken = self.kept.take(once, generation, IDLE_TIMEOUT, self.now).map(|idle| idle.connection);
         if let Some(number) = &taken {
-            assert!(number.generation >= oldest, "handed out after its endpoint was retired");
+            assert_eq!(number.generation, generation, "another's than the lease's, as of before a retire");
         }
         let mut connection = taken.unwrap_or_else(|| self.open(generation));
         assert_eq!(connection.users.fetch_add(1, Ordering::SeqCst), 0, "two requests have one connection");
         thread::yield_now();
         connection.users.fetch_sub(1, Ordering::SeqCst);
         connection.generation = generation;
-        self.kept.put(Idle { connection, since: self.now }, generation, self.max_idle);
+        self.kept.put(Idle { connection, since: self.now, generation }, self.max_idle);
     }
 
     fn retire(&self) {
         self.kept.retire();
-        self.retired.fetch_max(self.kept.generation(), Ordering::SeqCst);
     }
 
     /// All that are kept, which empties the set.
     fn empty(&self) -> Vec<Number> {
-        let take = || self.kept.take(false, IDLE_TIMEOUT, self.now);
+        let take = || self.kept.take(false, self.kept.generation(), IDLE_TIMEOUT, self.now);
         let of_worker = |index| {
             worker::enter(index);
             std::iter::from_fn(take).map(|idle| idle.connection).collect::<Vec<_>>()
@@ -142,7 +137,7 @@ fn no_more_are_kept_than_max_idle_however_many_come_back_at_once() {
         let puts = (0..WORKERS * 2).map(|n| {
             on_worker(&endpoint, n % WORKERS, |e| {
                 let (generation, max_idle) = (e.kept.generation(), e.max_idle);
-                e.kept.put(Idle { connection: e.open(generation), since: e.now }, generation, max_idle);
+                e.kept.put(Idle { connection: e.open(generation), since: e.now, generation }, max_idle);
             })
         });
         all(puts.collect());
@@ -160,7 +155,7 @@ fn connections_that_come_back_while_their_endpoint_is_retired_are_closed() {
         let generation = endpoint.kept.generation();
         let puts = (0..WORKERS).map(|n| {
             on_worker(&endpoint, n, move |e| {
-                e.kept.put(Idle { connection: e.open(generation), since: e.now }, generation, e.max_idle);
+                e.kept.put(Idle { connection: e.open(generation), since: e.now, generation }, e.max_idle);
             })
         });
         let puts: Vec<_> = puts.collect();

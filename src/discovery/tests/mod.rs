@@ -131,7 +131,7 @@ async fn a_refused_connection_asks_before_the_timer_does() {
     upstream.apply(|pool, now| {
         let id = pool.endpoints(now)[0].id;
         let load = crate::pool::Load { in_flight: 1, at_end: 1, limit: u32::MAX };
-        pool.record(id, crate::pool::Outcome::Refused, load, now);
+        pool.record(id, crate::pool::Outcome::Refused, load, ip(9), now);
     });
     resolver.has_been_asked(3).await;
     let after = resolver.asked.lock()[2] - refused;

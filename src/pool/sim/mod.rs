@@ -258,6 +258,9 @@ fn run(scenario: &Scenario, policy: Policy, seed: u64) -> Outcomes {
     run.outcomes
 }
 
+/// All requests are one caller's.
+const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1));
+
 fn address(replica: usize) -> IpAddr {
     IpAddr::from((0x0a00_0001 + replica as u32).to_be_bytes())
 }
@@ -413,7 +416,7 @@ impl Run<'_> {
         let outcome = Outcome::Answered { status, first_byte };
         if self.policy == Policy::Evenkeel {
             let load = Load { at_end: proxy.in_flight[job.replica] + 1, ..job.load };
-            proxy.pool.record(job.id, outcome, load, now);
+            proxy.pool.record(job.id, outcome, load, CALLER, now);
         }
         if failed || refused {
             self.outcomes.errors.push(self.now);
@@ -485,7 +488,7 @@ impl Run<'_> {
             replica.in_flight -= 1;
             let proxy = &mut self.proxies[number];
             proxy.in_flight[index] -= 1;
-            proxy.pool.record(job.id, Outcome::Abandoned, job.load, now);
+            proxy.pool.record(job.id, Outcome::Abandoned, job.load, CALLER, now);
             proxy.waiting.push_back((job.arrived, job.size));
         }
     }

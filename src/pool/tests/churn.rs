@@ -140,7 +140,7 @@ impl Churn {
             let now = self.story.now;
             let rng = &mut self.rng;
             let load = Load { in_flight: rng.u32(1..100), at_end: rng.u32(1..100), limit: rng.u32(1..100) };
-            self.story.pool.record(id, outcome, load, now);
+            self.story.pool.record(id, outcome, load, CALLER, now);
             if matches!(outcome, Outcome::Broken | Outcome::Stale) {
                 let accepted = self.rng.bool().then_some(now);
                 self.story.pool.break_checked(id, broke_at(now), accepted, now);

@@ -140,3 +140,60 @@ fn replica_that_loses_half_of_its_requests_is_ejected_too() {
     }
     assert_eq!(story.usable(), [2]);
 }
+
+/// Answers of `replica` to these callers, by turns.
+fn answer_all(story: &mut Story, turns: usize, replica: u8, answers: &[(u8, u16)]) {
+    for _ in 0..turns {
+        story.pass_time(ms(10));
+        for (caller, code) in answers {
+            story.record_for(ip(*caller), replica, status(*code));
+        }
+    }
+}
+
+// A16: one client that gets errors at will, and holds the others busy, decides of no replica.
+#[test]
+fn one_caller_alone_has_nobody_ejected_where_there_are_several() {
+    let mut story = Story::of(&[1, 2]);
+    answer_all(&mut story, 50, 2, &[(101, 200), (102, 200)]);
+    answer_all(&mut story, 200, 1, &[(101, 500), (101, 500), (101, 500), (102, 200)]);
+    assert_eq!(story.usable(), [1, 2], "the other caller is served well there");
+    answer_all(&mut story, 50, 1, &[(101, 500)]);
+    assert_eq!(story.usable(), [1, 2], "nor while the other asks elsewhere");
+    answer_all(&mut story, 50, 2, &[(102, 200)]);
+    answer_all(&mut story, 1, 1, &[(103, 500)]);
+    assert_eq!(story.usable(), [1, 2], "nor by one bad page of a third, where the second was served well");
+}
+
+// A16: what is bad to all is left out as before, however little the others ask.
+#[test]
+fn replica_that_is_bad_to_several_callers_is_ejected() {
+    let mut story = Story::of(&[1, 2]);
+    story.idle(ms(10_000)); // whoever warmed them is gone
+    answer_all(&mut story, 50, 2, &[(101, 200), (102, 200)]);
+    answer_all(&mut story, 31, 1, &[(101, 500)]);
+    assert_eq!(story.usable(), [1, 2]);
+    answer_all(&mut story, 1, 1, &[(102, 500), (101, 500)]);
+    assert_eq!(story.usable(), [2]);
+}
+
+// A16: where only one has asked of late, its word is all there is.
+#[test]
+fn caller_that_is_alone_is_believed() {
+    let mut story = Story::of(&[1, 2]);
+    answer_all(&mut story, 50, 2, &[(102, 200)]);
+    story.idle(ms(10_000));
+    answer_all(&mut story, 20, 2, &[(101, 200)]);
+    answer_all(&mut story, 32, 1, &[(101, 500)]);
+    assert_eq!(story.usable(), [2]);
+}
+
+#[test]
+fn only_the_latest_callers_are_told_apart() {
+    let mut story = Story::of(&[1, 2]);
+    for caller in 10..250 {
+        answer_all(&mut story, 1, 2, &[(caller, 200)]);
+        answer_all(&mut story, 1, 1, &[(caller, 500)]);
+    }
+    assert_eq!(story.usable(), [2], "each of them says the same");
+}

@@ -261,7 +261,7 @@ fn stop_of_the_whole_process_takes_nobody_down() {
     story.now += Duration::from_secs(10); // SIGSTOP
     for DueProbe { id, .. } in probed {
         story.pool.probed(id, &ProbeResult::TimedOut, began, story.now);
-        story.pool.record(id, Outcome::ConnectTimedOut, QUIET, story.now);
+        story.pool.record(id, Outcome::ConnectTimedOut, QUIET, CALLER, story.now);
     }
     assert_eq!(story.usable(), [1, 2, 3]);
     assert_eq!(story.probes_due(), [1, 2, 3], "asked again before judging");

@@ -35,6 +35,9 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// Who asks.
+const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 18, 1, 1));
+
 /// The load of a request that is alone.
 const QUIET: Load = Load { in_flight: 1, at_end: 1, limit: u32::MAX };
 
@@ -157,8 +160,13 @@ impl Story {
         self.record_under(replica, outcome, QUIET);
     }
 
+    /// An answer to somebody else than usual.
+    fn record_for(&mut self, caller: IpAddr, replica: u8, outcome: Outcome) {
+        self.pool.record(self.id(replica), outcome, QUIET, caller, self.now);
+    }
+
     fn record_under(&mut self, replica: u8, outcome: Outcome, load: Load) {
-        self.pool.record(self.id(replica), outcome, load, self.now);
+        self.pool.record(self.id(replica), outcome, load, CALLER, self.now);
     }
 
     /// A probe of this replica that begins and ends now.

@@ -85,7 +85,8 @@ async fn a_probe_that_may_end_a_suspicion_does_not_wait_for_one_that_may_not() {
     until(|| asked() > before).await;
     // A routine probe is under way now, and its connection is refused to a request.
     let id = views(&upstream)[0].id;
-    upstream.apply(|pool, now| pool.record(id, crate::pool::Outcome::Refused, LOAD, now));
+    upstream
+        .apply(|pool, now| pool.record(id, crate::pool::Outcome::Refused, LOAD, crate::discovery::tests::ip(9), now));
     tokio::time::sleep(ms(260)).await;
     let before = asked();
     let listed = clock::now();

@@ -136,8 +136,9 @@ fn warm(addresses: &[IpAddr], workers: usize) -> Arc<Upstream> {
         for endpoint in pool.endpoints(now) {
             pool.probed(endpoint.id, &ProbeResult::Passed, now, now);
             let load = Load { in_flight: 1, at_end: 1, limit: u32::MAX };
+            let caller = Ipv4Addr::LOCALHOST.into();
             let answer = Outcome::Answered { status: 200, first_byte: Duration::from_millis(5) };
-            (0..WARM).for_each(|_| pool.record(endpoint.id, answer, load, now));
+            (0..WARM).for_each(|_| pool.record(endpoint.id, answer, load, caller, now));
         }
     });
     upstream
