@@ -31,19 +31,64 @@ pub const BOUNDS: [u64; 17] = [
     120_000_000,
 ];
 
+/// Why requests failed, as `reason` says it: the error types of RFC 9209 section 2.3 that blame the upstream.
+pub const FAILURES: [&str; 9] = [
+    "connection_limit_reached",
+    "connection_refused",
+    "connection_terminated",
+    "connection_timeout",
+    "destination_unavailable",
+    "http_protocol_error",
+    "http_response_header_section_size",
+    "http_response_incomplete",
+    "http_response_timeout",
+];
+
+/// The failures after which another attempt may follow.
+pub const RETRIES: [&str; 4] =
+    ["connection_refused", "connection_terminated", "connection_timeout", "http_response_timeout"];
+
+/// Why the proxy refused requests itself, likewise.
+pub const REFUSALS: [&str; 5] = [
+    "connection_limit_reached",
+    "destination_not_found",
+    "http_request_denied",
+    "http_request_error",
+    "proxy_loop_detected",
+];
+
+/// How attempts to connect to a replica end.
+pub const CONNECTS: [&str; 5] = ["connected", "exhausted", "refused", "timed_out", "withdrawn"];
+
+/// How questions to DNS end.
+pub const DNS_ANSWERS: [&str; 3] = ["absent", "addresses", "failed"];
+
+/// How reloads end.
+pub const RELOADS: [&str; 2] = ["failed", "ok"];
+
 /// How many times each of a few things happened. Its lock is held for a look-up in a small map: for what is rare.
-#[derive(Debug, Default)]
+///
+/// Everything that it may count is there from the start, at 0: Prometheus sees no increase in a series that appears with
+/// its first event, so an alert on a rate would miss that event.
+#[derive(Debug)]
 pub struct Tally {
     counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Tally {
-    /// One more of `what`.
-    pub fn add(&self, what: &'static str) {
-        *self.counts.lock().entry(what).or_default() += 1;
+    /// Nothing happened yet of what is in `known`.
+    pub fn of(known: &[&'static str]) -> Self {
+        Tally { counts: Mutex::new(known.iter().map(|what| (*what, 0)).collect()) }
     }
 
-    /// Each thing that ever happened, and how often.
+    /// One more of `what`, which has to be known.
+    pub fn add(&self, what: &'static str) {
+        let mut counts = self.counts.lock();
+        debug_assert!(counts.contains_key(what), "{what} is missing from {:?}", counts.keys());
+        *counts.entry(what).or_default() += 1;
+    }
+
+    /// Each thing that is known, and how often it happened.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.counts.lock().iter().map(|(what, count)| (*what, *count)).collect()
     }
@@ -117,10 +162,10 @@ impl UpstreamMetrics {
     pub fn new(workers: usize) -> Self {
         UpstreamMetrics {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
-            failures: Tally::default(),
-            retries: Tally::default(),
-            connects: Tally::default(),
-            events: Tally::default(),
+            failures: Tally::of(&FAILURES),
+            retries: Tally::of(&RETRIES),
+            connects: Tally::of(&CONNECTS),
+            events: Tally::of(&EventKind::NAMES),
             dns: Answers::default(),
         }
     }
@@ -159,9 +204,9 @@ impl UpstreamMetrics {
 }
 
 /// What DNS said: how often what, and the last time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Answers {
-    /// `addresses`, `absent` or `failed`.
+    /// By [`DNS_ANSWERS`].
     pub kinds: Tally,
     last: Mutex<Option<Answer>>,
     /// When it last said which addresses there are, or that there are none.
@@ -177,6 +222,12 @@ pub struct Answer {
     pub at: Instant,
     /// How long it took to come.
     pub took: Duration,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Answers { kinds: Tally::of(&DNS_ANSWERS), last: Mutex::default(), usable: Mutex::default() }
+    }
 }
 
 impl Answers {
@@ -205,14 +256,20 @@ impl Answers {
 }
 
 /// What is counted before a request has an upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServerMetrics {
     /// Client connections that were accepted.
     pub accepted: AtomicU64,
     /// Requests that the proxy refused itself (no route, malformed, too large, …), by reason.
     pub refused: Tally,
-    /// Reloads of the configuration, `ok` or `failed`.
+    /// Reloads of the configuration, by [`RELOADS`].
     pub reloads: Tally,
+}
+
+impl Default for ServerMetrics {
+    fn default() -> Self {
+        ServerMetrics { accepted: AtomicU64::new(0), refused: Tally::of(&REFUSALS), reloads: Tally::of(&RELOADS) }
+    }
 }
 
 #[cfg(test)]
@@ -250,13 +307,14 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..1000 {
                         metrics.request(worker, 200, Duration::from_micros(n));
-                        metrics.retries.add(if n % 2 == 0 { "dead" } else { "connect" });
+                        metrics.retries.add(RETRIES[n as usize % 2]);
                     }
                 });
             }
         });
         assert_eq!(metrics.classes()[2], 4000);
         assert_eq!(metrics.duration().buckets.iter().sum::<u64>(), 4000);
-        assert_eq!(metrics.retries.counts(), [("connect", 2000), ("dead", 2000)]);
+        let counts = RETRIES.into_iter().zip([2000, 2000, 0, 0]);
+        assert_eq!(metrics.retries.counts(), counts.collect::<Vec<_>>());
     }
 }

@@ -5,6 +5,8 @@
 //! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has
 //! not asked anything yet, so a client that asks at once is always answered.
 
+#[cfg(test)]
+mod documented;
 pub mod local;
 pub mod metrics;
 mod page;

@@ -4,6 +4,7 @@
 use super::metrics::{CLASSES, ServerMetrics, UpstreamMetrics};
 use super::page::Page;
 use super::status::Status;
+use crate::pool::Membership;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use std::fs;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ fn server(page: &mut Page, status: &Status, metrics: &Metrics) {
     page.tally(&[], "reason", &metrics.server.refused);
     page.family("evenkeel_config_reloads_total", "counter", "Reloads of the configuration, by result.");
     page.tally(&[], "result", &metrics.server.reloads);
+    page.family("evenkeel_config_last_reload_successful", "gauge", "0 while the last reload was refused, else 1.");
+    page.sample(&[], u8::from(status.last_reload.as_ref().is_none_or(|reload| reload.error.is_none())));
 }
 
 fn upstreams(page: &mut Page, status: &Status, metrics: &Metrics) {
@@ -128,6 +131,13 @@ fn endpoints(page: &mut Page, status: &Status) {
     );
     page.endpoint_samples(
         status,
+        "evenkeel_endpoint_draining",
+        "gauge",
+        "1 if DNS no longer lists this replica: it gets nothing new, and what it has finishes.",
+        |e| Some(u8::from(e.membership == Membership::Draining)),
+    );
+    page.endpoint_samples(
+        status,
         "evenkeel_endpoint_no_answer_seconds",
         "gauge",
         "For how long its requests have waited and none was answered, where that is longer than usual; else 0.",
@@ -201,6 +211,7 @@ fn resident_memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::metrics::FAILURES;
     use crate::admin::status::{EndpointStatus, UpstreamStatus};
     use std::collections::{HashMap, HashSet};
     use std::time::Duration;
@@ -307,7 +318,9 @@ mod tests {
         assert_eq!(samples["evenkeel_build_info{version=\"0.1.0\"}"], 1.0);
         assert_eq!(samples["evenkeel_uptime_seconds"], 1.5);
         assert_eq!(find(&samples, "evenkeel_endpoint_weight").len(), 2);
-        assert_eq!(find(&samples, "evenkeel_failed_requests_total").len(), 1);
+        let failed = find(&samples, "evenkeel_failed_requests_total");
+        assert_eq!(failed.len(), FAILURES.len(), "what has not happened yet is there too");
+        assert_eq!(failed.iter().map(|(_, count)| count).sum::<f64>(), 1.0);
         for of_process in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"] {
             assert!(samples[of_process] > 0.0, "{of_process}");
         }

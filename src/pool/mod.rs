@@ -150,6 +150,24 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The names of all kinds, so that each is shown at 0 before it first happens.
+    pub const NAMES: [&str; 14] = [
+        "cleared",
+        "down",
+        "draining",
+        "ejected",
+        "joined",
+        "left",
+        "name_failing",
+        "name_resolved",
+        "readmitted",
+        "rejected",
+        "returned",
+        "suspect",
+        "unproven",
+        "up",
+    ];
+
     /// The kind's name, for counts.
     pub fn name(&self) -> &'static str {
         match self {

@@ -51,6 +51,7 @@ mod limits;
 mod manifests;
 mod manuals;
 mod metrics;
+mod monitoring;
 mod operator;
 mod process;
 mod redeploy;

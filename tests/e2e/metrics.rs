@@ -150,8 +150,11 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
     eventually("the name does not resolve", || of_app("name does not resolve: ") == 1);
     network.dns().heal();
     eventually("the name resolves again", || of_app("name resolves ") == 2);
+    let reload = "evenkeel_config_last_reload_successful";
+    assert_eq!(proxy.metric(reload, &[]), 1.0, "there was none yet");
     proxy.write_config("[server]\nnonsense = 1\n");
     proxy.wait_for_line("configuration not reloaded");
+    eventually("the metric says so", || proxy.metric(reload, &[]) == 0.0);
     proxy.write_config(&config.to_toml());
     proxy.wait_for_line("configuration reloaded");
 
@@ -224,6 +227,7 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
         &["result=\"failed\""],
         proxy.lines("configuration not reloaded").len() as u32,
     );
+    page.is("evenkeel_config_last_reload_successful", &[], 1);
 
     let classes = [("none", five), ("1xx", 1), ("2xx", one), ("3xx", two), ("4xx", three), ("5xx", four)];
     for (class, count) in classes {
@@ -295,6 +299,7 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
     let replica = format!("endpoint=\"{}\"", origin.address());
     let at = [app, replica.as_str()];
     page.is("evenkeel_endpoint_usable", &at, 1);
+    page.is("evenkeel_endpoint_draining", &at, 0);
     page.is("evenkeel_endpoint_no_answer_seconds", &at, 0);
     page.is("evenkeel_endpoint_in_flight", &at, 1);
     page.is("evenkeel_endpoint_streams", &at, 1);
