@@ -44,6 +44,14 @@ fn the_shipped_file_says_the_defaults_but_where_its_comments_say_otherwise() {
 }
 
 #[test]
+fn the_readme_shows_the_shipped_file_as_it_is() {
+    assert!(
+        include_str!("../../../README.md").contains(&format!("```toml\n{SHIPPED}```\n")),
+        "README.md, Configuration"
+    );
+}
+
+#[test]
 fn a_key_left_out_of_the_shipped_file_means_the_same() {
     let whole = good(SHIPPED);
     let mut tried = 0;
