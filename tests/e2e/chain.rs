@@ -9,6 +9,7 @@ on_every_testbed! {
     users_see_the_database_come_and_go
     users_do_not_see_a_replica_die_or_new_ones_come
     users_see_a_transport_error_with_the_proxy_as_without_when_no_replica_is_left
+    users_see_a_transport_error_before_they_give_up_when_all_replicas_are_removed_by_force
     users_see_a_transport_error_when_the_alias_was_never_there
     a_frozen_database_is_unavailable_and_a_frozen_replica_is_not_noticed
 }
@@ -69,18 +70,28 @@ impl<N: Network> Chain<N> {
         }
     }
 
-    #[track_caller]
     /// Each user sees an error of the transport, which is one of a connection and no status of anybody's.
+    #[track_caller]
     fn assert_both_fail(&self) {
-        for (web, (status, text)) in self.webs.iter().zip(self.answers()) {
-            assert_eq!(status, 500, "{} says {text}", web.name());
-            let error = text.strip_prefix("could not check if DB is available: http://").unwrap_or_default();
-            // Refused without a proxy, or lost where the address is gone; taken and closed unanswered with one.
-            let of_a_connection =
-                ["/ping: client error (Connect): ", "/ping: client error (SendRequest): ", "/ping: no answer within "];
-            assert!(of_a_connection.iter().any(|cause| error.contains(cause)), "{text:?}");
-        }
+        self.assert_proxied_fails();
+        // Refused; where the address is gone, it may be that nothing is heard at all until it gives up.
+        assert_cannot_check(&*self.webs[1], &["client error (Connect): ", "no answer within "]);
     }
+
+    /// The user of the web that asks the proxy sees that its request was taken and closed unanswered.
+    #[track_caller]
+    fn assert_proxied_fails(&self) {
+        assert_cannot_check(&*self.webs[0], &["client error (SendRequest): "]);
+    }
+}
+
+#[track_caller]
+fn assert_cannot_check(web: &dyn Container, why: &[&str]) {
+    let (status, text) = check_db(web);
+    assert_eq!(status, 500, "{} says {text}", web.name());
+    let error = text.strip_prefix("could not check if DB is available: http://").unwrap_or_default();
+    let cause = error.split_once("/ping: ").map_or("", |(_, cause)| cause);
+    assert!(why.iter().any(|why| cause.starts_with(why)), "{} says {text}", web.name());
 }
 
 fn check_db(web: &dyn Container) -> (u16, String) {
@@ -127,6 +138,10 @@ fn users_do_not_see_a_replica_die_or_new_ones_come(network: impl Network) {
 fn users_see_a_transport_error_with_the_proxy_as_without_when_no_replica_is_left(network: impl Network) {
     let mut chain = Chain::new(network, 2);
     chain.assert_both(200, "DB is available");
+    for checker in &chain.checkers {
+        checker.signal(Signal::SIGTERM);
+        checker.wait_exit();
+    }
     chain.checkers.clear();
     chain.assert_both_fail();
     // And however often they ask.
@@ -135,6 +150,16 @@ fn users_see_a_transport_error_with_the_proxy_as_without_when_no_replica_is_left
     let checker = App::new(binary("db-checker")).env("DATABASE_URL", chain.postgres.url());
     chain.checkers = chain.network.scale("db-checker", &checker, 1);
     eventually("users see it again", || check_db(&*chain.webs[0]) == (200, "DB is available".into()));
+}
+
+// T12, F90
+fn users_see_a_transport_error_before_they_give_up_when_all_replicas_are_removed_by_force(network: impl Network) {
+    let mut chain = Chain::new(network, 2);
+    chain.assert_both(200, "DB is available");
+    chain.checkers.clear();
+    for _ in 0..3 {
+        chain.assert_proxied_fails();
+    }
 }
 
 fn users_see_a_transport_error_when_the_alias_was_never_there(network: impl Network) {
