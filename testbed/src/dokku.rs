@@ -3,6 +3,8 @@
 
 use crate::docker::{Bridge, docker, try_docker, unique};
 use crate::{App, confined, eventually, guard};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// How an app's containers come onto the network.
@@ -37,6 +39,15 @@ pub enum Check {
     Startup(Vec<String>),
 }
 
+/// A container was told to end, or removed by force.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// The address that it had.
+    pub address: IpAddr,
+    /// From just before it was told to just after the engine had done so.
+    pub time: RangeInclusive<Instant>,
+}
+
 /// Dokku's `wait-to-retire`, 60 s there.
 pub const WAIT_TO_RETIRE: Duration = Duration::from_secs(4);
 
@@ -58,6 +69,7 @@ pub struct DokkuApp<'a> {
     running: Vec<String>,
     /// Told to go, and to be stopped at that time.
     retiring: Vec<(String, Instant)>,
+    endings: Vec<Ending>,
 }
 
 impl<'a> DokkuApp<'a> {
@@ -73,6 +85,7 @@ impl<'a> DokkuApp<'a> {
             check: Check::Uptime(Duration::from_secs(1)),
             running: vec![],
             retiring: vec![],
+            endings: vec![],
         }
     }
 
@@ -94,10 +107,19 @@ impl<'a> DokkuApp<'a> {
         self.retiring.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// The containers that were told to end, or removed by force, so far.
+    pub fn endings(&self) -> &[Ending] {
+        &self.endings
+    }
+
     /// Where such a container is on the network.
     pub fn address(&self, container: &str) -> String {
+        self.try_address(container).unwrap_or_else(|| panic!("{container} is not on the network"))
+    }
+
+    fn try_address(&self, container: &str) -> Option<String> {
         let format = format!("{{{{(index .NetworkSettings.Networks {:?}).IPAddress}}}}", self.network.name());
-        docker(["inspect", "--format", &format, container])
+        try_docker(["inspect", "--format", &format, container]).ok()
     }
 
     /// Another version, from the next deploy on.
@@ -112,14 +134,13 @@ impl<'a> DokkuApp<'a> {
     /// When a check fails: the new ones are removed, the old ones stay.
     pub fn deploy(&mut self, count: usize) -> Result<(), String> {
         if self.retirement == Retirement::Before {
-            for old in self.running.drain(..) {
-                docker(["stop", "--time", "30", &old]);
-                remove(&old);
+            for old in std::mem::take(&mut self.running) {
+                self.stop(&old);
             }
         }
         let upcoming: Vec<String> = (1..=count).map(|number| self.create(number)).collect();
         if let Err(why) = upcoming.iter().try_for_each(|new| self.pass(new)) {
-            upcoming.iter().for_each(|new| remove(new));
+            upcoming.iter().for_each(|new| self.end(std::slice::from_ref(new), || remove(new)));
             return Err(why);
         }
         if self.attachment == Attachment::PostDeploy {
@@ -138,8 +159,10 @@ impl<'a> DokkuApp<'a> {
             self.running.push(rename(name, format!("{}.web.{number}", self.name)));
         }
         if self.retirement == Retirement::EarlyTerm && !old.is_empty() {
-            // One that has ended meanwhile needs not be told.
-            let _ = try_docker(["kill", "--signal", "SIGTERM"].into_iter().chain(old.iter().map(String::as_str)));
+            self.end(&old, || {
+                // One that has ended meanwhile needs not be told.
+                let _ = try_docker(["kill", "--signal", "SIGTERM"].into_iter().chain(old.iter().map(String::as_str)));
+            });
         }
         let due = Instant::now() + WAIT_TO_RETIRE;
         self.retiring.extend(old.into_iter().map(|name| (name, due)));
@@ -150,9 +173,25 @@ impl<'a> DokkuApp<'a> {
     pub fn retire(&mut self) {
         for (old, due) in std::mem::take(&mut self.retiring) {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            docker(["stop", "--time", "30", &old]);
-            remove(&old);
+            self.stop(&old);
         }
+    }
+
+    fn stop(&mut self, container: &str) {
+        self.end(&[container.to_owned()], || {
+            docker(["stop", "--time", "30", container]);
+        });
+        remove(container);
+    }
+
+    /// Ends these containers by `how`, and notes where they were and when that was.
+    fn end(&mut self, containers: &[String], how: impl FnOnce()) {
+        // One that has ended by itself, or is not attached yet, has no address.
+        let addresses: Vec<IpAddr> = containers.iter().filter_map(|c| self.try_address(c)?.parse().ok()).collect();
+        let began = Instant::now();
+        how();
+        let time = began..=Instant::now();
+        self.endings.extend(addresses.into_iter().map(|address| Ending { address, time: time.clone() }));
     }
 
     fn create(&self, number: usize) -> String {

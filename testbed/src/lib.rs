@@ -57,7 +57,7 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
 pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM, sum};
-pub use verdict::Verdict;
+pub use verdict::{Told, UNSEEN, Verdict, told};
 pub use wire::{Cut, Ending, Head, Response, Wire};
 
 /// How long anything that a test waits for may take. Generous: it only costs time when a test fails, and the machine

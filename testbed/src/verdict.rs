@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// What the proxy writes to the sockets of a replica that is dead is not read by anybody; on a busy machine it takes so
 /// long until the proxy gets to see that it is dead.
-const UNSEEN: Duration = Duration::from_millis(500);
+pub const UNSEEN: Duration = Duration::from_millis(500);
 
 /// What the test did to replicas, on the load's clock.
 #[derive(Clone, Debug, Default)]
@@ -84,10 +84,11 @@ struct Evidence<'a> {
 
 /// What the proxy said of a request that failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Told {
-    reason: String,
+pub struct Told {
+    /// Why, in the words of `Proxy-Status`.
+    pub reason: String,
     /// Who was tried, in order.
-    endpoints: String,
+    pub endpoints: Vec<SocketAddr>,
 }
 
 impl Verdict {
@@ -228,7 +229,7 @@ impl Evidence<'_> {
                 if received.is_some_and(|who| !loss.repeatable && who.iter().any(|replica| killed(replica))) {
                     return Cause::Received;
                 }
-                let last = |told: &Told, kill: &Deed| told.endpoints.ends_with(&format!("{}]", kill.address));
+                let last = |told: &Told, kill: &Deed| told.endpoints.last() == Some(&kill.address);
                 let unread = |told: &Told| {
                     told.reason == "connection_terminated"
                         && self.deeds.kills.iter().any(|kill| last(told, kill) && while_under_way(kill, UNSEEN))
@@ -251,10 +252,12 @@ impl Evidence<'_> {
 }
 
 /// What the proxy's log says of failed requests, by the id in their targets.
-fn told(log: &str) -> HashMap<u64, Told> {
+pub fn told(log: &str) -> HashMap<u64, Told> {
     let parse = |line: &str| {
         let id = field(line, "target").split('/').nth(2)?.parse().ok()?;
-        Some((id, Told { reason: field(line, "reason").to_owned(), endpoints: field(line, "endpoints").to_owned() }))
+        let endpoints = field(line, "endpoints").trim_matches(['[', ']']).split(", ");
+        let endpoints = endpoints.filter_map(|address| address.parse().ok()).collect();
+        Some((id, Told { reason: field(line, "reason").to_owned(), endpoints }))
     };
     log.lines().filter(|line| line.contains("request failed: ")).filter_map(parse).collect()
 }
@@ -293,7 +296,8 @@ mod tests {
     }
 
     fn told(reason: &str, last: &str) -> Option<Told> {
-        Some(Told { reason: reason.into(), endpoints: format!("[127.0.0.9:80, {last}]") })
+        let endpoints = ["127.0.0.9:80", last].iter().filter_map(|address| address.parse().ok()).collect();
+        Some(Told { reason: reason.into(), endpoints })
     }
 
     /// A POST of id 1 that ends 100 ms after it was due.
@@ -376,7 +380,8 @@ mod tests {
             reason=\"connection_refused\" endpoints=[127.0.0.1:80, 127.0.0.2:80] waited=1ms client=127.0.0.1:5 \
             method=\"POST\" target=\"/unique/77/12?chunked\"";
         let found = super::told(line);
-        let expected = Told { reason: "connection_refused".into(), endpoints: "[127.0.0.1:80, 127.0.0.2:80]".into() };
+        let endpoints = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], 80))).to_vec();
+        let expected = Told { reason: "connection_refused".into(), endpoints };
         assert_eq!(found, HashMap::from([(77, expected)]));
     }
 }
