@@ -137,6 +137,30 @@ fn a_replica_to_which_there_is_no_way_costs_no_request_of_any_method() {
     assert!(!bed.proxy.lines("suspect: ").is_empty(), "it was tried, and said: {}", bed.proxy.output());
 }
 
+// D14
+#[test]
+fn a_replica_that_closes_a_resting_connection_while_its_name_is_gone_gets_no_more_requests() {
+    let (close, gate) = gate();
+    let bed = Bed::with(
+        |c| c.set("dns.hold", "60s").set("upstream.app.wait", "500ms"),
+        move |head, wire, _| {
+            serve(head, wire);
+            gate();
+            wire.close();
+        },
+    );
+    eventually("it is proven", || bed.proxy.lines("up: probe passed").len() == 1);
+    assert_eq!(bed.ask(GET).status, 200);
+    bed.network.dns().set("app", &[]);
+    bed.proxy.wait_for_line("name does not resolve");
+    // Another app may have its address a moment later, and would pass the probe as well.
+    close();
+    bed.proxy.wait_for_line("suspect: connection closed while DNS does not know the name");
+    let before = bed.origin().requests();
+    assert_own(&bed.ask(POST), 503);
+    assert_eq!(bed.origin().requests(), before);
+}
+
 // F90, D13, U2
 #[test]
 fn a_post_to_a_replica_whose_network_just_went_is_told_within_seconds() {
