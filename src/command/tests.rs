@@ -341,6 +341,18 @@ async fn localhost_is_not_met_with_the_proxys_own_port() {
 
 // U9
 #[tokio::test]
+async fn a_port_on_which_the_proxy_listens_itself_is_not_proposed() {
+    let all = replicas(1);
+    // The name is the app's and the proxy's, as where both run in one container or have one alias.
+    let own = replica(SocketAddr::new(all[0], 3000), "").await;
+    let _open = replica(SocketAddr::new(all[0], 9090), "").await;
+    let (text, works) = check_of("db-checker", all, 8081, &format!("[server]\nlisten = \"{own}\"")).await;
+    assert!(!works);
+    assert!(text.contains("1 replica refuses 8081; 9090 is open: use db-checker:9090"), "{text}");
+}
+
+// U9
+#[tokio::test]
 async fn an_app_that_refuses_unknown_hosts_is_found_though_its_probe_passes() {
     let [strict, lenient] = [true, false].map(|strict| {
         let listener = std::net::TcpListener::bind((replicas(1)[0], 0)).unwrap();

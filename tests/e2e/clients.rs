@@ -312,12 +312,17 @@ fn a_client_that_leaves_in_its_download_frees_the_replica_without_blame() {
     assert_eq!(bed.origin().requests(), 4, "nothing was sent again");
 }
 
+/// No end of a request that waits for its replica is the work of a timeout.
+fn patient(config: ProxyConfig) -> ProxyConfig {
+    config.set("upstream.app.response_timeout", "60s")
+}
+
 // F60, before the response's head
 #[test]
 fn a_client_that_leaves_before_its_response_frees_the_replica_without_retry() {
     let freed = Arc::new(AtomicUsize::new(0));
     let count = freed.clone();
-    let bed = Bed::new(move |head, wire, _| {
+    let bed = Bed::with(patient, move |head, wire, _| {
         if head.target() == "/" {
             return ok(wire);
         }
@@ -341,18 +346,21 @@ fn cancelled_requests_leave_no_connection_in_time_wait() {
     let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
     let noted = peers.clone();
     // As most servers do, it closes its side when its client has left.
-    let bed = Bed::with(crate::ailing::without_probes, move |head, wire, _| {
-        if head.target() == "/" {
-            return ok(wire);
-        }
-        let peer = wire.stream().and_then(|stream| stream.peer_addr().ok()).expect("an open connection");
-        noted.lock().unwrap().insert(peer);
-        if head.target() == "/begun" {
-            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
-        }
-        wire.ending();
-        wire.close();
-    });
+    let bed = Bed::with(
+        |c| patient(crate::ailing::without_probes(c)),
+        move |head, wire, _| {
+            if head.target() == "/" {
+                return ok(wire);
+            }
+            let peer = wire.stream().and_then(|stream| stream.peer_addr().ok()).expect("an open connection");
+            noted.lock().unwrap().insert(peer);
+            if head.target() == "/begun" {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            }
+            wire.ending();
+            wire.close();
+        },
+    );
     for (n, target) in ["/slow", "/begun"].into_iter().cycle().take(CLIENTS).enumerate() {
         let mut wire = bed.client();
         wire.get(target);
@@ -423,17 +431,22 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
 #[test]
 fn a_client_that_resets_is_noticed_whatever_it_sent_before_that_nobody_read() {
     let (go, gate) = gate();
-    let bed = Bed::new(move |_, wire, _| {
+    let bed = Bed::with(patient, move |_, wire, _| {
         gate();
         let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     });
-    let mut wires: Vec<Wire> = (0..20).map(|_| bed.client()).collect();
-    for (index, wire) in wires.iter_mut().enumerate() {
-        // One byte of a next request; or all of one and more.
-        wire.send(if index % 2 == 0 { format!("{GET}x") } else { GET.repeat(3) });
-    }
+    // One byte of a next request; or all of one and more.
+    let more = |index| if index % 2 == 0 { "x".to_owned() } else { GET.repeat(2) };
+    let mut wires: Vec<Wire> = (0..30).map(|_| bed.client()).collect();
+    let (with, rest) = wires.split_at_mut(10);
+    let (later, ended) = rest.split_at_mut(10);
+    // Sent with the request, it is read with it; sent later, it stays with the kernel.
+    with.iter_mut().enumerate().for_each(|(index, wire)| wire.send(GET.to_owned() + &more(index)));
+    later.iter_mut().chain(ended.iter_mut()).for_each(|wire| wire.send(GET));
     let in_flight = || bed.proxy.endpoints("app")[0]["in_flight"].as_u64().unwrap();
-    eventually("all are under way", || in_flight() == 20);
+    eventually("all are under way", || in_flight() == 30);
+    later.iter_mut().enumerate().for_each(|(index, wire)| wire.send(more(index)));
+    ended.iter_mut().for_each(Wire::half_close);
     wires.iter_mut().for_each(Wire::reset);
     eventually("their places are free", || in_flight() == 0);
     go();

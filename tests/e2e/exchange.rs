@@ -283,6 +283,7 @@ fn connections_to_replicas_are_kept_and_shared_by_clients() {
     assert_eq!(bed.origin().open(), 1, "twenty clients, one after the other, over one connection");
 }
 
+// H10
 #[test]
 fn a_post_takes_no_kept_connection_that_has_rested_for_a_second() {
     let bed = Bed::with(|c| c.set("server.threads", 1), |h, w, _| serve(h, w));

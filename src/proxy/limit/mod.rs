@@ -241,6 +241,20 @@ mod tests {
         assert_eq!(limit.open(), 9);
     }
 
+    // A12
+    #[tokio::test]
+    async fn a_newcomer_counts_among_the_connections_of_its_address_before_one_is_chosen() {
+        let limit = ConnectionLimit::new(2);
+        // At one each the older connection would go, which is the honest one.
+        assert!(open(&limit, HONEST, 0).is_none());
+        assert!(open(&limit, FLOOD, 1).is_none());
+        tokio::task::yield_now().await;
+        let permit = open(&limit, FLOOD, 100).expect("it is full").await.expect("one of the two made room");
+        let count = |address| limit.state.lock().clients.count(address);
+        assert_eq!((count(HONEST), count(FLOOD)), (1, 1));
+        drop(permit);
+    }
+
     // D18
     #[tokio::test]
     async fn the_permit_of_a_newcomer_that_left_goes_to_the_next() {
