@@ -162,7 +162,7 @@ impl Endpoint {
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        if !self.active() || self.suspicion.is_some() {
+        if !self.active() || self.suspicion.is_some() || self.condition.is_forsaken() {
             return Standing::HeldBack;
         }
         match self.condition.health {

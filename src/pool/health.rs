@@ -50,6 +50,9 @@ pub(super) struct Condition {
     /// Traffic has counted a failure since the last probe. It may do so once: fifty connects that time out together are
     /// one observation.
     doubted: bool,
+    /// It was down, and a request's connect timed out all the same: nobody else is sent there until a probe gets through to
+    /// it, if only to be refused.
+    forsaken: bool,
     /// Recent falls, and the last rise.
     flaps: u32,
     rose: Option<Instant>,
@@ -68,6 +71,7 @@ impl Condition {
             failures: 0,
             cause: None,
             doubted: false,
+            forsaken: false,
             flaps: 0,
             rose: None,
             answered: None,
@@ -87,6 +91,7 @@ impl Condition {
         let up = self.passes >= needed;
         if up {
             self.health = Health::Up;
+            self.forsaken = false;
             self.rose = Some(now);
             self.stuck = Stuck::default();
         }
@@ -119,6 +124,11 @@ impl Condition {
     /// Down because nobody answered, and not by its own word.
     pub(super) fn is_unreachable(&self) -> bool {
         self.health == Health::Down && self.cause != Some(Cause::Unhealthy)
+    }
+
+    /// Down, and requests do not reach it either.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.health == Health::Down && self.forsaken
     }
 
     /// Whether a request was answered at that time or later.
@@ -159,6 +169,10 @@ impl Pool {
         let draining = !self.endpoints[index].active();
         let condition = &mut self.endpoints[index].condition;
         condition.doubted = false;
+        let through = !matches!(result, ProbeResult::ConnectTimedOut | ProbeResult::Exhausted);
+        if through && std::mem::take(&mut condition.forsaken) {
+            self.changed = true;
+        }
         condition.probe_due = (began + interval).max(now);
         match result {
             ProbeResult::Passed => {
@@ -336,7 +350,14 @@ impl Pool {
         let condition = &mut self.endpoints[index].condition;
         let busy = condition.answered.is_some_and(|answered| now.saturating_duration_since(answered) < BUSY);
         let stopped = self.resumed.is_some_and(|resumed| now.saturating_duration_since(resumed) < BUSY);
-        if busy || stopped || condition.doubted {
+        if busy || stopped {
+            return;
+        }
+        if !condition.forsaken && condition.is_unreachable() {
+            condition.forsaken = true;
+            self.changed = true;
+        }
+        if condition.doubted {
             return;
         }
         condition.doubted = true;

@@ -11,7 +11,7 @@ use super::inbound::{Inbound, Sign, Watch};
 use super::inflow::Inflow;
 use super::kept::{Idle, Rest};
 use super::response::{Delivery, ResponseHead};
-use super::socket::{Reader, WriteError};
+use super::socket::{Reader, UNACKNOWLEDGED, WriteError};
 use super::timer::Timer;
 use super::transfer::pass_on;
 use crate::clock;
@@ -55,6 +55,8 @@ pub(super) struct Failed {
     pub(super) client_ended: bool,
     /// A kept connection ended without a byte of response: its replica closed it just as it was taken.
     pub(super) raced: bool,
+    /// For how long it waited for a host that is not there.
+    pub(super) waited: Duration,
     /// Whether the replica outlived the break is being found out.
     pub(super) check: Option<JoinHandle<Fate>>,
     /// Where the request moves to, with a retry of the budget's already taken.
@@ -251,7 +253,7 @@ impl Exchange<'_> {
                 Event::Head(Err(error)) => {
                     // What no HTTP begins with was sent before this request came: it is not the answer to it.
                     let unasked = reader.ahead().is_empty() || error == HeadError::Alien;
-                    let raced = rested.filter(|_| interim == 0 && unasked);
+                    let raced = rested.filter(|_| interim == 0 && unasked && error != HeadError::Lost);
                     let (problem, failure, outcome) = no_head(error, inbound, raced.is_some());
                     if let Some(rested) = raced {
                         let rest = if error == HeadError::Alien { Rest::Spoken } else { Rest::Closed };
@@ -260,6 +262,12 @@ impl Exchange<'_> {
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {
                         failed.client_ended = inbound.has_ended();
+                        if error == HeadError::Lost {
+                            // It may have been there for a time before.
+                            let waited =
+                                sent_at.map_or(Duration::ZERO, |at| clock::now().saturating_duration_since(at));
+                            failed.waited = waited.min(UNACKNOWLEDGED);
+                        }
                     }
                     return Err(attempt);
                 }
@@ -376,7 +384,15 @@ impl Exchange<'_> {
         self.upstream.record(lease, outcome, now);
         let raced = outcome == Outcome::Stale;
         let check = (raced || outcome == Outcome::Broken).then(|| self.upstream.check(lease, now));
-        Attempt::Failed(Failed { problem, failure, client_ended: false, raced, check, next: None })
+        Attempt::Failed(Failed {
+            problem,
+            failure,
+            client_ended: false,
+            raced,
+            waited: Duration::ZERO,
+            check,
+            next: None,
+        })
     }
 
     /// A response that stopped half-way: the client must see that it is not whole. `held_up`: how long the client kept it
@@ -441,7 +457,7 @@ fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Fa
         HeadError::Refused(_) | HeadError::Alien | HeadError::NoMemory => {
             (Problem::Garbage("the replica's response is not HTTP"), Failure::Final, Outcome::Invalid)
         }
-        HeadError::Broken => {
+        HeadError::Broken | HeadError::Lost => {
             let outcome = if raced { Outcome::Stale } else { Outcome::Broken };
             // What the kernel never took, the replica never saw.
             let failure = if inbound.is_unsent() { Failure::Connect } else { Failure::Dead };

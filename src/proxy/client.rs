@@ -156,7 +156,7 @@ impl Client {
                     },
                 }
             }
-            Ok(Err(HeadError::Broken)) => return Err(End::Gone),
+            Ok(Err(HeadError::Broken | HeadError::Lost)) => return Err(End::Gone),
             Ok(Err(HeadError::Refused(refusal))) => refusal.into(),
             Ok(Err(HeadError::NoMemory)) => Problem::NoMemory,
             Ok(Err(HeadError::Alien)) => Problem::BadRequest("the request's head is malformed"),

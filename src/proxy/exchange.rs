@@ -87,7 +87,7 @@ pub(super) struct Attempts {
     /// The replica that it was last sent to.
     pub(super) replica: Option<SocketAddr>,
     pub(super) count: Tried,
-    /// In the queue, and in connects that failed.
+    /// In the queue, in connects that failed, and for hosts that are not there.
     pub(super) waited: Duration,
     /// The status that went to the client, if a replica answered.
     pub(super) status: u16,
@@ -144,6 +144,7 @@ impl Exchange<'_> {
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {
+                            attempts.waited += failed.waited;
                             attempts.note(id, address);
                             failed
                         }
@@ -235,6 +236,7 @@ impl Exchange<'_> {
                     failure: if error == DialError::Exhausted { Failure::Final } else { Failure::Connect },
                     client_ended: false,
                     raced: false,
+                    waited: Duration::ZERO,
                     check: None,
                     next: None,
                 })

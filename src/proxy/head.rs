@@ -7,6 +7,7 @@ use super::guard::{Guard, Refusal};
 use super::memory::{Full, Holding};
 use super::response;
 use super::socket::Reader;
+use std::io;
 
 /// One read of a head; what comes behind it is its body's or the next message's. Nearly every request and many a response
 /// fits whole.
@@ -17,6 +18,8 @@ pub(super) const HEAD_READ: usize = 8 * 1024;
 pub(super) enum HeadError {
     /// The connection ended before.
     Broken,
+    /// The peer's host has acknowledged nothing for so long that the kernel gave it up.
+    Lost,
     /// It breaks a rule of ours.
     Refused(Refusal),
     /// It is no head of HTTP/1.
@@ -89,6 +92,7 @@ pub(super) fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
 
 async fn fill(reader: &mut Reader) -> Result<(), HeadError> {
     match reader.fill(HEAD_READ).await {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(HeadError::Lost),
         Ok(0) | Err(_) => Err(HeadError::Broken),
         Ok(_) => Ok(()),
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use testbed::{App, Fault, Loopback, Network, Origin, Wire, eventually};
+use std::time::{Duration, Instant};
+use testbed::{App, Asked, Fault, Load, Loopback, LossKind, Network, Origin, Plan, Wire, eventually};
 
 // F42, of all replicas: a deploy that ends the old ones one right after the other
 #[test]
@@ -206,4 +206,89 @@ fn a_post_to_a_replica_whose_network_just_went_is_told_within_seconds() {
     let response = wire.response().unwrap();
     crate::assert_own(&response, 502);
     assert!(response.get("proxy-status").unwrap().contains("error=connection_terminated"), "{response:?}");
+}
+
+/// What is sent to these addresses is lost from now on, without a word. Only to be called inside a network of the test's own.
+fn lose_what_is_sent_to(origins: &[Origin]) {
+    assert!(crate::is_in_a_network_of_its_own(), "this machine's own routes are left alone");
+    // What goes in at one end comes out at the other, where it is addressed to nobody.
+    let mut commands = vec![
+        "ip link add sink type veth peer name void".to_owned(),
+        "ip link set sink arp off up".into(),
+        "ip link set void up".into(),
+        "echo 1 >/proc/sys/net/ipv4/conf/sink/route_localnet".into(),
+    ];
+    commands.extend(origins.iter().map(|o| format!("ip route add {}/32 dev sink table local", o.address().ip())));
+    let said = Command::new("sh").args(["-e", "-c", &commands.join("\n")]).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+// F20, F46, P5, A9
+#[test]
+fn hosts_that_vanish_cost_clients_no_more_than_wait_and_are_not_dialled_for_each_request() {
+    if !crate::is_in_a_network_of_its_own() {
+        return crate::in_a_network_of_its_own(
+            "deaths::hosts_that_vanish_cost_clients_no_more_than_wait_and_are_not_dialled_for_each_request",
+            "true",
+        );
+    }
+    // `wait` is 5 s.
+    vanish("50ms", Duration::from_secs(6));
+}
+
+// F20, F46, P5, A9: that nobody acknowledges what was sent is certain after 6 s.
+#[test]
+fn hosts_that_vanish_behind_kept_connections_cost_clients_no_more_than_it_takes_to_be_certain() {
+    if !crate::is_in_a_network_of_its_own() {
+        return crate::in_a_network_of_its_own(
+            "deaths::hosts_that_vanish_behind_kept_connections_cost_clients_no_more_than_it_takes_to_be_certain",
+            "true",
+        );
+    }
+    vanish("4s", Duration::from_secs(8));
+}
+
+/// All hosts of an upstream vanish under load: each client is told within `patience`.
+fn vanish(idle_timeout: &str, patience: Duration) {
+    const REPLICAS: usize = 3;
+    const RATE: f64 = 50.0;
+    let network = Loopback::new();
+    let origins = (0..REPLICAS).map(|_| network.origin("app", |h, w, _| serve(h, w))).collect();
+    // The times that are shipped.
+    let bed = Bed::around(network, origins, |c| {
+        c.set("upstream.app.connect_timeout", "1s")
+            .set("upstream.app.probe.interval", "1s")
+            .set("upstream.app.probe.timeout", "1s")
+            .set("upstream.app.idle_timeout", idle_timeout)
+    });
+    eventually("all are proven", || bed.proxy.lines("up: probe passed").len() == REPLICAS);
+    for _ in 0..20 * REPLICAS {
+        assert_eq!(bed.ask(GET).status, 200);
+    }
+    if idle_timeout == "50ms" {
+        eventually("no connection is kept", || bed.proxy.endpoints("app").iter().all(|e| e["idle_connections"] == 0));
+    }
+    lose_what_is_sent_to(&bed.origins);
+    let load = Load::start(Plan { posts: 0.1, app: Asked::Path("/".into()), ..Plan::new(bed.proxy.address(), RATE) });
+    eventually("all are down", || bed.proxy.endpoints("app").iter().all(|e| e["health"] == "down"));
+    let dials = || bed.proxy.metric("evenkeel_connects_total", &["result=\"timed_out\""]);
+    let down = Instant::now();
+    // Requests that came before that dial one replica after the other.
+    eventually("none of them is under way any more", || down.elapsed() > Duration::from_secs(6));
+    let (before, from) = (dials(), load.elapsed());
+    eventually("it goes on for a while", || load.elapsed() > from + Duration::from_secs(6));
+    let dialled = dials() - before;
+    let report = load.stop();
+    // The replicas end by a connection to themselves.
+    assert!(Command::new("ip").args(["link", "delete", "sink"]).status().unwrap().success());
+
+    let latest = report.lost().iter().map(|loss| loss.after).max();
+    println!("{dialled} connects in 6 s, {before} before; {latest:?}\n{}", report.table());
+    // A probe that gets through, if only to a busy kernel, lets one request try.
+    assert!(dialled <= REPLICAS as f64, "{dialled} connects to hosts that are known to be gone");
+    assert_eq!(report.lost().len(), report.sent());
+    for loss in report.lost() {
+        let told = matches!(&loss.kind, LossKind::Status(502..=504, why) if why.starts_with("evenkeel; error="));
+        assert!(told && loss.after < patience, "{loss:?}");
+    }
 }

@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The commands of Dokku's that the plugin may use, the version that brought them as far as its documentation says, and
 /// the page of it (below dokku.com/docs) where the form used here was checked, in that of 0.30 to 0.38.
-pub const COMMANDS: &[(&str, &str, &str)] = &[
+pub(super) const COMMANDS: &[(&str, &str, &str)] = &[
     ("apps:create", "0.3.1", "deployment/application-management"),
     ("apps:destroy", "0.3.1", "deployment/application-management: `--force` asks nothing"),
     ("apps:exists", "0.12 (not yet in 0.9.4)", "deployment/application-management: status 0 if it exists"),

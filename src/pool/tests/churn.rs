@@ -175,8 +175,11 @@ impl Churn {
         let out = views.iter().filter(working).filter(|view| view.ejected_until.is_some()).count();
         assert!(out <= up / 2, "{out} of {up} are ejected");
         assert!(up == 0 || !candidates.is_empty(), "nobody is picked although {up} work");
-        let down = views.iter().any(|v| v.membership == Membership::Active && v.health == Health::Down && !v.suspect);
-        assert!(!down || !candidates.is_empty(), "the proven are not tried");
+        let endpoints = self.story.pool.endpoints.iter();
+        let forsaken: Vec<_> = endpoints.filter(|e| e.condition.is_forsaken()).map(|e| e.id).collect();
+        let down = |v: &EndpointView| v.membership == Membership::Active && v.health == Health::Down && !v.suspect;
+        let tried = views.iter().any(|v| down(v) && !forsaken.contains(&v.id));
+        assert!(!tried || !candidates.is_empty(), "the proven are not tried");
         self.probes.truncate(100);
         self.questions.truncate(10);
         for event in self.story.pool.take_events() {

@@ -351,3 +351,42 @@ fn a_new_replica_that_fails_its_probe_is_reported_once_after_a_second_for_each_k
     assert_eq!(story.view(2).health, Health::Up);
     assert_eq!(reported(&mut story, &unhealthy(404), ms(5000)), [], "it is down then, which is another event");
 }
+
+/// Both replicas' probes time out in the connect until they are down.
+fn vanish(story: &mut Story) {
+    for _ in 0..2 {
+        story.pass_time(ms(1100));
+        [1, 2].iter().for_each(|n| story.probe(*n, &ProbeResult::ConnectTimedOut));
+    }
+}
+
+// A9: one request finds out that a host is gone as its probes say; the others need not.
+#[test]
+fn one_request_only_dials_a_host_that_probes_do_not_reach() {
+    let mut story = Story::of(&[1, 2]);
+    vanish(&mut story);
+    assert_eq!(story.usable(), [1, 2], "probes can be wrong");
+    story.pass_time(ms(1100));
+    story.record(1, Outcome::ConnectTimedOut);
+    assert_eq!(story.usable(), [2]);
+    story.record(2, Outcome::ConnectTimedOut);
+    assert!(story.usable().is_empty());
+    story.probe(1, &ProbeResult::ConnectTimedOut);
+    story.probe(2, &ProbeResult::Exhausted);
+    assert!(story.usable().is_empty(), "as before, and nothing is known");
+    story.probe(1, &ProbeResult::TimedOut);
+    assert_eq!(story.usable(), [1], "it accepts: it may be busy");
+    (0..2).for_each(|_| story.probe(2, &ProbeResult::Passed));
+    assert_eq!(story.usable(), [2], "it is there");
+}
+
+// A9
+#[test]
+fn connects_that_time_out_as_a_host_goes_down_count_too() {
+    let mut story = Story::of(&[1, 2]);
+    story.pass_time(ms(1100));
+    story.record(1, Outcome::ConnectTimedOut);
+    vanish(&mut story);
+    story.record(1, Outcome::ConnectTimedOut);
+    assert_eq!(story.usable(), [2]);
+}
