@@ -19,9 +19,12 @@ ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docke
 
 .PHONY: demo test fuzz bench soak lint deny setup
 
+# Programs are started from here: `cargo run` of one package would build its dependencies again, with fewer features.
+BUILT = $(or $(CARGO_TARGET_DIR),target)
+
 demo: setup
-	cargo build --locked --workspace --bins
-	cargo run --locked --quiet --package testbed --bin demo
+	cargo build --locked --package evenkeel --package testbed --package web --package db-checker --bins
+	$(BUILT)/debug/demo
 
 # Everything that can fail, fastest first. Tests on a Docker Engine run where `docker info` answers; the last line says
 # how many did.
@@ -31,8 +34,8 @@ test: setup
 	if docker info >/dev/null 2>&1; then sh testbed/engine/images.sh; fi
 	ENGINE_TALLY=$(TALLY) cargo test --locked --workspace --lib --bins --tests $(RUNNER) -- $(TIMED) \
 	    | tee target/tests.log
-	EVENKEEL_TEST_THREADS=3 cargo test --locked --test e2e $(RUNNER) -- $(TIMED) $(ONE_PASS) | tee -a target/tests.log
-	cargo run --locked --quiet --package testbed --bin demo -- --once
+	EVENKEEL_TEST_THREADS=3 cargo test --locked --workspace --test e2e $(RUNNER) -- $(TIMED) $(ONE_PASS) | tee -a target/tests.log
+	$(BUILT)/debug/demo --once
 	sh deploy/kubernetes/validate.sh
 	@sh testbed/slowest.sh target/tests.log
 	@sh testbed/engine/report.sh $(TALLY)
@@ -56,9 +59,10 @@ bench: setup
 SOAK ?= --readme README.md
 soak: setup
 	cargo build --locked --release --workspace --bins
-	cargo run --locked --release --quiet --package testbed --bin soak -- $(SOAK)
+	$(BUILT)/release/soak $(SOAK)
 
 lint:
+	@command -v shellcheck >/dev/null || { echo "lint needs shellcheck: apt-get install shellcheck" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* \

@@ -176,7 +176,7 @@ impl Host {
                     name.split('/').map(|part| part.trim_end_matches(|c: char| c.is_ascii_digit())).collect();
                 let passing = ["dokku/calls", "dokku/serial", "dokku/fail", "lib/data/evenkeel/.lock"];
                 // A property that is set to nothing is one that is not set.
-                if !passing.contains(&name.as_str()) && !(name.contains("/property/") && text.is_empty()) {
+                if !(passing.contains(&name.as_str()) || name.contains("/property/") && text.is_empty()) {
                     all.insert(parts.join("/"), text);
                 }
             }
