@@ -3,9 +3,10 @@
 //! Each network has a subnet 127.x.y.0/24 to itself, claimed by binding its resolver's socket, so that any number of
 //! tests run side by side, in one process or in many. More addresses than one subnet holds are taken from further ones.
 
-use crate::{App, Container, Dns, Network, Origin, Process, Restart, Signal, Wire, wire};
+use crate::{App, Container, Dns, Network, Origin, Process, Restart, Signal, Wire, eventually, wire};
+use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,7 +35,7 @@ impl Loopback {
             .expect("a free subnet in 127.0.0.0/8");
         let port = PORTS
             .into_iter()
-            .find(|port| TcpListener::bind((host(subnet, 2), *port)).is_ok())
+            .find(|port| is_free((host(subnet, 2), *port).into()))
             .expect("one of a few ports that nobody on this machine listens on at every address");
         let inner = Arc::new(Inner {
             dns,
@@ -255,6 +256,11 @@ impl Container for Handle {
 
     fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+        // Each thread stops at its own next moment.
+        eventually("all threads stand still", || match &self.0.state().process {
+            Some(process) => stands_still(process.pid()),
+            None => true,
+        });
     }
 
     fn resume(&self) {
@@ -297,6 +303,26 @@ impl Drop for Handle {
         state.process = None;
         self.0.unlist(&mut state);
     }
+}
+
+/// Whether one can listen there. Nothing listens for the answer: a child that is forked just then would hold the listener until
+/// it runs its program, and whoever wants the address next would find it taken.
+fn is_free(address: SocketAddr) -> bool {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    bind().is_ok()
+}
+
+/// Whether no thread of a process runs: each is stopped or has ended.
+fn stands_still(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok()).all(|stat| {
+        // Its name, in brackets, may hold anything.
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 /// The addresses of a network, handed out once each.
