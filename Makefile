@@ -65,7 +65,7 @@ lint:
 	@command -v shellcheck >/dev/null || { echo "lint needs shellcheck: apt-get install shellcheck" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* \
+	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* testbed/setup.sh \
 	    $(addprefix deploy/dokku-plugin/,install commands internal-functions subcommands/*)
 
 # Known vulnerabilities, licences and origins of all dependencies, by deny.toml.
