@@ -23,8 +23,7 @@ ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docke
 BUILT = $(or $(CARGO_TARGET_DIR),target)
 
 demo: setup
-	cargo build --locked --package evenkeel --package testbed --package web --package db-checker --bins
-	$(BUILT)/debug/demo
+	@bash testbed/demo.sh
 
 # Everything that can fail, fastest first. Tests on a Docker Engine run where `docker info` answers; the last line says
 # how many did.
@@ -65,7 +64,7 @@ lint:
 	@command -v shellcheck >/dev/null || { echo "lint needs shellcheck: apt-get install shellcheck" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* testbed/setup.sh \
+	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* testbed/setup.sh testbed/demo.sh \
 	    $(addprefix deploy/dokku-plugin/,install commands internal-functions subcommands/*)
 
 # Known vulnerabilities, licences and origins of all dependencies, by deny.toml.

@@ -17,8 +17,14 @@ const RATE: f64 = 100.0;
 /// How long a step may take to show what it must.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long each state is left to be looked at.
+/// How many steps there are, so that each can say how far it is.
+const STEPS: usize = 7;
+
+/// How long each state is left to be looked at, on a terminal.
 const LOOK: Duration = Duration::from_millis(2500);
+
+/// And without one, where the load alone needs it: a hundred requests.
+const LOAD: Duration = Duration::from_secs(1);
 
 /// How often the picture is drawn.
 const FRAME: Duration = Duration::from_millis(250);
@@ -32,6 +38,7 @@ struct Demo {
     postgres: Postgres,
     network: Loopback,
     live: bool,
+    began: Instant,
     done: Vec<String>,
     failed: bool,
     /// Lost requests that a step takes into the bargain: those of the outage that it makes.
@@ -52,6 +59,8 @@ fn main() -> ExitCode {
 
 impl Demo {
     fn start(live: bool) -> Result<Demo, String> {
+        let began = Instant::now();
+        say(&format!("the demo starts its parts, then shows {STEPS} steps; that takes half a minute"));
         say("PostgreSQL starts: a private cluster in a temporary folder");
         let postgres = Postgres::start(std::net::Ipv4Addr::LOCALHOST.into()).map_err(|error| error.to_string())?;
         let network = Loopback::new();
@@ -67,8 +76,9 @@ impl Demo {
         // 424 is db-checker's answer while the database is down.
         let plan =
             Plan { app: Asked::Path("/ping".into()), answers: vec![200, 424], ..Plan::new(proxy.address(), RATE) };
-        say(&format!("a load starts: {RATE} requests a second to the proxy, by a client that never retries\n"));
+        say(&format!("a load starts: {RATE} requests a second to the proxy, by a client that never retries"));
         let load = Load::start(plan);
+        say(&format!("ready after {}\n", seconds(began)));
         Ok(Demo {
             load,
             web,
@@ -78,6 +88,7 @@ impl Demo {
             postgres,
             network,
             live,
+            began,
             done: Vec::new(),
             failed: false,
             expected_lost: 0,
@@ -125,6 +136,10 @@ impl Demo {
     fn step(&mut self, what: &str, expected: (u16, &str), act: impl FnOnce(&mut Demo)) {
         let began = Instant::now();
         let lost = self.load.lost();
+        let what = &format!("{}/{STEPS} {what}", self.done.len() + 1);
+        if !self.live {
+            println!("▸ {what}");
+        }
         self.draw(&format!("▸ {what}"));
         act(self);
         let mut seen = self.check_db();
@@ -134,13 +149,20 @@ impl Demo {
             seen = self.check_db();
         }
         let good = seen.0 == expected.0 && seen.1.starts_with(expected.1);
+        let shown = began.elapsed();
         let looked = Instant::now();
-        while looked.elapsed() < LOOK {
+        while looked.elapsed() < if self.live { LOOK } else { LOAD } {
             self.draw(&format!("▸ {what}"));
             std::thread::sleep(FRAME);
         }
         let mark = if good { "✓" } else { "✗" };
-        let line = format!("{mark} {what}\n    /check_db → {} {:?}   lost {}", seen.0, seen.1, self.load.lost() - lost);
+        let lost = self.load.lost() - lost;
+        let line = format!(
+            "{mark} {what}\n    /check_db → {} {:?} after {:.1} s   lost {lost}",
+            seen.0,
+            seen.1,
+            shown.as_secs_f64()
+        );
         if !self.live {
             println!("{line}\n{}", indented(&self.table()));
         }
@@ -155,6 +177,7 @@ impl Demo {
         self.failed |= lost > 0;
         self.draw("");
         println!("{sent} requests sent, {lost} lost; {} more while every replica was dead", self.expected_lost);
+        println!("shown in {}", seconds(self.began));
         if self.live {
             println!("\nIt stays up. Try, from another terminal:\n");
             println!("  curl http://{}/check_db      web, through the proxy", self.web.address());
@@ -212,6 +235,10 @@ impl Demo {
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("      {line}\n")).collect()
+}
+
+fn seconds(since: Instant) -> String {
+    format!("{:.0} s", since.elapsed().as_secs_f64())
 }
 
 fn say(what: &str) {
