@@ -30,6 +30,7 @@
 //! command/    check, status, ready, hold
 //! failure.rs  failed requests: the log and the last fifty
 //! namespace.rs  what this container shares with others
+//! linux.rs    what other systems lack
 //! exhaustion.rs  errors of this host's own, which say nothing about a replica
 //! fuzz.rs     for tests and `fuzz/` only: what must hold of any bytes
 //! clock.rs    the one place that reads the clock;  worker.rs  what belongs to one thread;  sync.rs  atomics and locks
@@ -52,6 +53,7 @@ mod exhaustion;
 pub mod failure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod linux;
 mod namespace;
 pub mod pool;
 pub mod probe;

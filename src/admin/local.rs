@@ -8,13 +8,13 @@
 
 use super::{Connections, PAUSE, Source, TEXT, readiness, respond};
 use crate::clock;
+use crate::linux::{self, abstract_name};
 use crate::namespace::container;
 use http::StatusCode;
 use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as Name, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use tokio::time::sleep;
 use tracing::warn;
@@ -31,7 +31,7 @@ fn prefix(listen: SocketAddr) -> String {
 pub fn bind(listen: SocketAddr) -> io::Result<UnixListener> {
     // Names are compared as numbers are: by their first digit that differs.
     let name = format!("{}{}/{:020}", prefix(listen), container(), clock::since_boot().as_nanos());
-    let listener = UnixListener::bind_addr(&Name::from_abstract_name(name)?)?;
+    let listener = UnixListener::bind_addr(&abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -42,10 +42,13 @@ pub fn bind(listen: SocketAddr) -> io::Result<UnixListener> {
 /// # Errors
 /// There is none.
 pub fn connect(listen: SocketAddr, elsewhere: bool) -> io::Result<tokio::net::UnixStream> {
+    if !linux::HERE {
+        return Err(linux::no_abstract_names());
+    }
     let table = std::fs::read_to_string("/proc/self/net/unix")?;
     let mut result = Err(io::Error::from(io::ErrorKind::NotFound));
     for name in names(&table, &prefix(listen), &container(), elsewhere) {
-        result = Name::from_abstract_name(name).and_then(|name| UnixStream::connect_addr(&name));
+        result = abstract_name(name.to_owned()).and_then(|name| UnixStream::connect_addr(&name));
         if result.is_ok() {
             break;
         }

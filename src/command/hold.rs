@@ -2,16 +2,20 @@
 //! come and go; what the network knows stays. It reads no configuration and opens no port.
 
 use crate::discovery;
+use crate::linux;
 use crate::namespace::{container, migrates_queues};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Says what it holds, and does nothing until SIGTERM or SIGINT.
 pub async fn hold() -> ExitCode {
+    if !linux::HERE {
+        eprintln!("evenkeel: `hold` needs Linux, whose network namespaces it holds");
+        return ExitCode::FAILURE;
+    }
     // As process 1 of a container it gets only the signals that it asks for.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
@@ -40,7 +44,7 @@ pub(super) fn is_here() -> bool {
 }
 
 fn name() -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("evenkeel/hold/{}", container()))
+    linux::abstract_name(format!("evenkeel/hold/{}", container()))
 }
 
 fn line(addresses: &[IpAddr], migrates: Option<bool>) -> String {

@@ -3,6 +3,7 @@
 use super::exchange::Attempts;
 use super::socket::{self, Reader, UNACKNOWLEDGED, Writer};
 use crate::exhaustion::is_exhaustion;
+use crate::linux;
 use crate::pool::Outcome;
 use crate::upstream::{Lease, Upstream};
 use socket2::{SockRef, TcpKeepalive};
@@ -88,7 +89,7 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY).with_retries(QUESTIONS);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     // Questions are asked only while nothing is unacknowledged.
-    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    linux::set_user_timeout(&SockRef::from(&socket), Some(UNACKNOWLEDGED))?;
     socket.connect(address).await
 }
 

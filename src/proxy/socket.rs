@@ -3,7 +3,7 @@
 
 use super::head::HEAD_READ;
 use super::timer::Timer;
-use crate::worker;
+use crate::{linux, worker};
 use bytes::{Buf, BytesMut};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -239,13 +239,13 @@ impl Writer {
     /// From here to [`Writer::expect_acks`] the peer may leave bytes unread for as long as it likes.
     pub(super) fn await_acks(&mut self) {
         self.patient = true;
-        let _ = socket2::SockRef::from(self.half().as_ref()).set_tcp_user_timeout(None);
+        let _ = linux::set_user_timeout(&socket2::SockRef::from(self.half().as_ref()), None);
     }
 
     /// Takes back [`Writer::await_acks`].
     pub(super) fn expect_acks(&mut self) {
         if std::mem::take(&mut self.patient) {
-            let _ = socket2::SockRef::from(self.half().as_ref()).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+            let _ = linux::set_user_timeout(&socket2::SockRef::from(self.half().as_ref()), Some(UNACKNOWLEDGED));
         }
     }
 

@@ -15,6 +15,7 @@ mod view;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, FileText, Sockets};
+use crate::linux;
 use crate::proxy::ConnectionLimit;
 use crate::worker;
 use drain::Handover;
@@ -80,7 +81,13 @@ impl std::error::Error for StartError {}
 /// A listener cannot be opened; the error says which, why, and what to do.
 pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(), StartError> {
     let descriptors = listener::raise_descriptor_limit();
+    if config.server.reuse_port && !linux::HERE {
+        let why = "server.reuse_port = true needs Linux, whose kernel tells who else listens; set it to false";
+        return Err(StartError(why.into()));
+    }
     let workers = match config.server.threads {
+        // Elsewhere one of the sockets that share a port gets all connections.
+        0 if !linux::HERE => 1,
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };

@@ -143,6 +143,7 @@ mod tests {
     }
 
     // P15
+    #[cfg(target_os = "linux")]
     #[test]
     fn what_the_kernel_tells_is_understood() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
