@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 impl Demo {
     fn start(live: bool) -> Result<Demo, String> {
         let began = Instant::now();
-        say(&format!("the demo starts its parts, then shows {STEPS} steps; that takes half a minute"));
+        say(&format!("the demo starts its parts, then shows {STEPS} steps, in half a minute or less"));
         say("PostgreSQL starts: a private cluster in a temporary folder");
         let postgres = Postgres::start(std::net::Ipv4Addr::LOCALHOST.into()).map_err(|error| error.to_string())?;
         let network = Loopback::new();
