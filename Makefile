@@ -45,17 +45,17 @@ FUZZ ?= head 60
 fuzz:
 	@sh fuzz/run.sh $(FUZZ)
 
-# Half an hour, and the README's tables and picture of it. BENCH="--quick" or BENCH="--only-rows cpu-get --only
+# Half an hour, and the tables and the picture of it in README.md and docs/. BENCH="--quick" or BENCH="--only-rows cpu-get --only
 # evenkeel,haproxy" makes it shorter and leaves them alone. Peers are installed into target/ and nothing of them is started
 # but by the bench.
-BENCH ?= --values docs/bench.json --svg docs/bench.svg --readme README.md
+BENCH ?= --values docs/bench.json --svg docs/bench.svg --readme README.md --readme docs/benchmarks.md
 bench: setup
 	cargo build --locked --release --package peers --bins
 	target/release/peers $(BENCH)
 
-# A million requests through ten minutes of churn, and the README's table of them; SOAK="--requests 100000 --minutes 1"
-# makes it shorter and leaves the table alone.
-SOAK ?= --readme README.md
+# A million requests through ten minutes of churn, and the table of them in docs/benchmarks.md, with a sentence in README.md;
+# SOAK="--requests 100000 --minutes 1" makes it shorter and leaves both alone.
+SOAK ?= --readme README.md --readme docs/benchmarks.md
 soak: setup
 	cargo build --locked --release --workspace --bins
 	$(BUILT)/release/soak $(SOAK)

@@ -162,6 +162,21 @@ app's 500 | p50 | p99 | p99.9 |
         text + "\n" + &self.totals + ".\n"
     }
 
+    /// What became of all requests, in a sentence or two.
+    pub fn sentence(&self) -> String {
+        let all = self.rows.last().expect("the row of all requests");
+        let killed = all.count(Cause::Received) + all.count(Cause::Unread);
+        format!(
+            "{} requests; lost without a reason that HTTP gives: {}. POSTs lost with the replica that was killed while it had \
+             them: {killed}; answers cut by a kill: {}; refused beyond `max_waiting`: {}. {}.\n",
+            all.sent,
+            all.count(Cause::None),
+            all.count(Cause::Cut),
+            all.count(Cause::Refused),
+            self.totals,
+        )
+    }
+
     /// The 99th percentile of a phase.
     pub fn p99(&self, phase: &str) -> Duration {
         self.rows.iter().find(|row| row.name == phase).map_or(Duration::ZERO, |row| row.times[1])

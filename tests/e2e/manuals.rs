@@ -46,6 +46,8 @@ const COVERED: &[(&str, How)] = &[
     ("docker network connect demo dokku.postgres.db", Not(NO_HOST)),
     ("docker network disconnect", Not("named as what the proxy notices, which the tests of DNS do")),
     ("docker stop", Not("named as who gives the grace")),
+    ("docker run --read-only", Run("the_image_runs_confined_tells_its_health_and_ends_when_told")),
+    ("docker run --ulimit", Not("an option of Docker alone; tests set the limit by `ulimit`")),
     ("docker run --network container:NAME", Run("ten_redeploys_beside_a_holder_lose_nothing")),
     ("docker run --detach --name proxy-address", Run("ten_redeploys_beside_a_holder_lose_nothing")),
     ("docker rm --force proxy-address", Not("the way back from the command before it")),
@@ -61,7 +63,6 @@ const COVERED: &[(&str, How)] = &[
     ("kubectl", Not("needs a cluster; deploy/kubernetes/validate.sh checks what it is given")),
     ("cargo build --workspace", Not("`make test` does it")),
     ("cargo test", Run("every_filter_of_cargo_test_finds_a_test")),
-    ("web /check_db ──▶", Not("a drawing")),
 ];
 
 /// Of Dokku's commands in the manuals those that the plugin does not use: as [`dokku_plugin::COMMANDS`]. Where the
@@ -313,6 +314,100 @@ fn every_configuration_of_the_manuals_is_one() {
         }
     }
     assert!(blocks >= 2, "{blocks}");
+}
+
+/// The pages whose links are followed: the manuals, and those beside the README.
+fn pages() -> Vec<(String, String)> {
+    let beside = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(str::to_owned);
+    let beside = beside.map(|name| (name.clone(), fs::read_to_string(Path::new(ROOT).join(name)).unwrap()));
+    manuals().into_iter().chain(beside).collect()
+}
+
+/// The lines of a page that are neither in a block nor in an indented one.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut fenced = false;
+    text.lines().enumerate().filter(move |(_, line)| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence && !line.starts_with("    ")
+    })
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for (_, line) in prose(text).filter(|(_, line)| line.starts_with('#')) {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let again = (1..).map(|n| format!("{anchor}-{n}")).find(|next| !anchors.contains(next)).unwrap();
+        let taken = anchors.contains(&anchor);
+        anchors.insert(if taken { again } else { anchor });
+    }
+    anchors
+}
+
+#[test]
+fn anchors_are_those_of_github() {
+    let found = anchors("# A\n## `[upstream.NAME]`\n### What happens when …\n## A\n## The proxy's own redeploy\n");
+    let expected = ["a", "a-1", "the-proxys-own-redeploy", "upstreamname", "what-happens-when-"];
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn every_link_of_the_manuals_leads_somewhere() {
+    let (mut followed, mut astray) = (0, vec![]);
+    for (page, text) in pages() {
+        let folder = Path::new(ROOT).join(&page).parent().unwrap().to_owned();
+        for (line, text_of_line) in prose(&text) {
+            for rest in text_of_line.split("](").skip(1) {
+                let target = rest.split(')').next().unwrap();
+                if target.starts_with("http://") || target.starts_with("https://") {
+                    continue;
+                }
+                followed += 1;
+                let (file, anchor) =
+                    target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+                let path = if file.is_empty() { Path::new(ROOT).join(&page) } else { folder.join(file) };
+                let is_there = path.exists();
+                let leads = anchor
+                    .is_none_or(|anchor| fs::read_to_string(&path).is_ok_and(|text| anchors(&text).contains(anchor)));
+                if !is_there || !leads {
+                    astray.push(format!("{page}:{}: {target}", line + 1));
+                }
+            }
+        }
+    }
+    assert!(astray.is_empty(), "these lead nowhere: {astray:#?}");
+    assert!(followed > 40, "only {followed} links were found");
+}
+
+#[test]
+fn every_page_is_reached_from_the_readme() {
+    let pages = pages();
+    let mut reached = BTreeSet::from(["README.md".to_owned()]);
+    let mut next = vec!["README.md".to_owned()];
+    while let Some(page) = next.pop() {
+        let Some((_, text)) = pages.iter().find(|(name, _)| *name == page) else { continue };
+        let folder = Path::new(ROOT).join(&page).parent().unwrap().to_owned();
+        for rest in text.split("](").skip(1) {
+            let file = rest.split([')', '#']).next().unwrap();
+            let Ok(path) = folder.join(file).canonicalize() else { continue };
+            let Ok(name) = path.strip_prefix(Path::new(ROOT).canonicalize().unwrap()) else { continue };
+            let name = name.to_str().unwrap().to_owned();
+            if reached.insert(name.clone()) {
+                next.push(name);
+            }
+        }
+    }
+    for (page, _) in &pages {
+        assert!(reached.contains(page), "no link leads to {page}");
+    }
+    // Pictures have to be shown somewhere, too.
+    for entry in fs::read_dir(Path::new(ROOT).join("docs")).unwrap() {
+        let name = format!("docs/{}", entry.unwrap().file_name().into_string().unwrap());
+        assert!(reached.contains(&name) || !name.ends_with(".svg"), "nothing shows {name}");
+    }
 }
 
 #[test]

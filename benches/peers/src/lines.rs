@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// Where there is no figure.
 const NONE: &str = "–";
 
-/// One table of the README.
+/// One table of the README or of the page of benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Processor time, added latency, memory.
@@ -18,6 +18,8 @@ pub enum Section {
     Balance,
     /// Replicas and clients that behave badly.
     Trouble,
+    /// The few lines of the other three by which somebody decides.
+    Short,
 }
 
 /// One line of a table.
@@ -33,6 +35,8 @@ pub struct Line {
 /// What a cell says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
+    /// The figure alone.
+    Bare,
     /// The figure and its spread.
     Plain,
     /// The same with the ratio to HAProxy.
@@ -41,20 +45,23 @@ enum Style {
     Saturated,
     /// What a proxy adds to the direct way, and its spread.
     Added,
+    /// The same without its spread.
+    AddedBare,
     /// Several figures.
     Several,
 }
 
 impl Section {
-    /// All of them.
+    /// Those that together have every figure.
     pub const ALL: [Section; 3] = [Section::Costs, Section::Balance, Section::Trouble];
 
-    /// Its name in the README's markers.
+    /// Its name in the markers.
     pub fn key(self) -> &'static str {
         match self {
             Section::Costs => "costs",
             Section::Balance => "balance",
             Section::Trouble => "trouble",
+            Section::Short => "short",
         }
     }
 
@@ -64,6 +71,7 @@ impl Section {
             Section::Costs => costs(),
             Section::Balance => balances(),
             Section::Trouble => troubles(),
+            Section::Short => short(),
         }
     }
 
@@ -76,9 +84,13 @@ impl Section {
             // What the direct way takes is what the others add to.
             contenders.retain(|kind| kind.is_proxy());
         }
+        if self == Section::Short {
+            contenders.retain(|kind| *kind != Kind::Direct && !kind.is_variant());
+        }
         let mut text = String::from("| |");
         for kind in &contenders {
-            let version = table.versions.get(kind).map_or(String::new(), |version| format!(" {version}"));
+            let version = table.versions.get(kind).filter(|_| self != Section::Short);
+            let version = version.map_or(String::new(), |version| format!(" {version}"));
             let _ = write!(text, " {}{version} |", kind.name());
         }
         let _ = write!(text, "\n|:--|{}\n", "--:|".repeat(contenders.len()));
@@ -110,8 +122,10 @@ impl Line {
                 let ratio = table.ratio(figure, kind).map_or(String::new(), |ratio| format!(" ({ratio:.2})"));
                 format!("{}{ratio}{spread}", measure.show(value))
             }
+            Style::Bare => measure.show(value),
             Style::Plain => format!("{}{spread}", measure.show(value)),
-            Style::Added => format!("{}{}{spread}", if value >= 0.0 { "+" } else { "" }, measure.show(value)),
+            Style::Added => format!("{}{}{spread}", sign(value), measure.show(value)),
+            Style::AddedBare => format!("{}{}", sign(value), measure.show(value)),
             Style::Several => {
                 let shown = |figure: &Figure| Some(figure.measure.show(table.median(*figure, kind)?));
                 let shown: Vec<String> =
@@ -125,6 +139,28 @@ impl Line {
     pub fn compares(&self, table: &Table, kind: Kind) -> bool {
         self.style != Style::Saturated || table.is_saturated(self.figures[0].row, kind)
     }
+}
+
+/// What stands before a difference; a negative one has its own.
+fn sign(value: f64) -> &'static str {
+    if value >= 0.0 { "+" } else { "" }
+}
+
+fn short() -> Vec<Line> {
+    use Measure::*;
+    let line = |title: &str, row, measure| Line::new(title, row, &[measure], Style::Bare);
+    vec![
+        line("p99, one of three replicas 10 × slower, 50 % load", Row::Balance(Balance::Slow(50)), P99),
+        line("p99 without the slow one", Row::Balance(Balance::Without(50)), P99),
+        line("one of three answers 500 at once: its share of all requests", Row::Failing, Share),
+        line("a slow one is well again: time until it has its share", Row::Recovery, Recovery),
+        line("3 s without a replica: requests lost", Row::Outage, Lost),
+        line("replicas that close 0–10 ms after each answer: requests lost", Row::Closing(Closing::Late), Lost),
+        line("CPU per request, empty GET", Row::Get, Cpu),
+        Line::new("added p50, 64 connections", Row::Latency(64), &[P50], Style::AddedBare),
+        line("memory, idle", Row::Memory, Idle),
+        line("memory of 2,000 clients with heads of 60 KB, unanswered", Row::Hostile(Hostile::Waiting), Memory),
+    ]
 }
 
 fn costs() -> Vec<Line> {
@@ -254,7 +290,7 @@ mod tests {
 
     #[test]
     fn every_line_shows_a_figure_that_its_row_gives() {
-        for line in Section::ALL.into_iter().flat_map(Section::lines) {
+        for line in Section::ALL.into_iter().chain([Section::Short]).flat_map(Section::lines) {
             for figure in &line.figures {
                 assert!(figure.row.figures().contains(figure), "{}: {figure:?}", line.title);
             }

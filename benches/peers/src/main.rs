@@ -47,9 +47,9 @@ struct Arguments {
     /// Draws the main figures into this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Writes the tables into this file, between its markers.
+    /// Writes the tables into this file, between its markers; may be given several times. Each table has to be in one of them.
     #[arg(long, value_name = "FILE")]
-    readme: Option<PathBuf>,
+    readme: Vec<PathBuf>,
     /// Keeps every value in this file. What an earlier run has kept there is shown too, unless it is measured again: a
     /// long measurement can be made in pieces.
     #[arg(long, value_name = "FILE")]
@@ -79,6 +79,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         time: Duration::from_secs_f64(arguments.seconds.unwrap_or(seconds)),
     };
     let mut table = earlier(arguments.values.as_deref())?;
+    // A marker that is wrong is told before half an hour is spent on what it is to hold.
+    readmes(arguments, &table)?;
     if effort.rounds > 0 {
         measure(arguments, &kinds, usable(rows, arguments.upstream.is_some()), effort, &mut table)?;
     }
@@ -122,17 +124,27 @@ fn measure(
 
 /// Writes the files that were asked for.
 fn write(arguments: &Arguments, table: &Table) -> Result<(), String> {
-    let mut texts = vec![];
-    if let Some(path) = &arguments.readme {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        texts.push((path, readme::update(&text, table).map_err(|error| format!("{}: {error}", path.display()))?));
-    }
+    let mut texts = readmes(arguments, table)?;
     texts.extend(arguments.values.as_ref().map(|path| (path, table.text())));
     texts.extend(arguments.svg.as_ref().map(|path| (path, picture::svg(table))));
     for (path, text) in texts {
         std::fs::write(path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// The files of `--readme` with their tables made anew.
+fn readmes<'a>(arguments: &'a Arguments, table: &Table) -> Result<Vec<(&'a PathBuf, String)>, String> {
+    let mut texts = vec![];
+    for path in &arguments.readme {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        texts.push((path, readme::update(&text, table).map_err(|error| format!("{}: {error}", path.display()))?));
+    }
+    let missing = readme::missing(texts.iter().map(|(_, text)| text.as_str()));
+    match missing.as_slice() {
+        [first, ..] if !texts.is_empty() => Err(format!("no file of --readme has a part `bench:{first}`")),
+        _ => Ok(texts),
+    }
 }
 
 /// What earlier runs have kept; nothing where there was none.

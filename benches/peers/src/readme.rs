@@ -1,5 +1,5 @@
-//! Writes what was measured into the README, between markers, so that every figure in it was made by one command:
-//! `<!-- bench:NAME -->` begins a part, `<!-- bench:end -->` ends it.
+//! Writes what was measured into the README and the page of benchmarks, between markers, so that every figure in them was
+//! made by one command: `<!-- bench:NAME -->` begins a part, `<!-- bench:end -->` ends it.
 
 use crate::figure::Measure;
 use crate::kind::Kind;
@@ -8,6 +8,9 @@ use crate::row::Row;
 use crate::table::Table;
 
 const END: &str = "<!-- bench:end -->";
+
+/// The names of all parts.
+const PARTS: [&str; 8] = ["short", "conditions", "costs", "balance", "trouble", "notes", "pick", "better"];
 
 /// By so much another contender must be better to be said so: less than that changes places from run to run.
 const CLEARLY: f64 = 1.05;
@@ -28,6 +31,12 @@ pub fn update(text: &str, table: &Table) -> Result<String, String> {
     Ok(whole + rest)
 }
 
+/// The parts that stand in none of these texts.
+pub fn missing<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
+    let whole: String = texts.collect();
+    PARTS.into_iter().filter(|name| !whole.contains(&format!("<!-- bench:{name} -->"))).collect()
+}
+
 /// What is before the next part, its name, and what is behind its first marker.
 fn next(text: &str) -> Result<Option<(&str, &str, &str)>, String> {
     let Some((before, marked)) = text.split_once("<!-- bench:") else { return Ok(None) };
@@ -41,6 +50,7 @@ fn part(name: &str, table: &Table) -> Option<String> {
         "pick" => Some(table.pick.clone()),
         "better" => Some(better(table)),
         "notes" => Some(notes(table)),
+        "short" => Some(Section::Short.markdown(table)),
         _ => {
             let section = Section::ALL.into_iter().find(|section| section.key() == name)?;
             Some(section.markdown(table))
@@ -136,6 +146,25 @@ mod tests {
         assert_eq!(update(&updated, &table()).unwrap(), updated, "twice is the same as once");
         assert!(update("<!-- bench:luck -->\n<!-- bench:end -->", &table()).is_err());
         assert!(update("<!-- bench:costs -->\n", &table()).is_err());
+    }
+
+    #[test]
+    fn each_part_can_be_made_and_is_missed_where_no_file_has_it() {
+        let whole: String = PARTS.map(|name| format!("<!-- bench:{name} -->\n{END}\n")).concat();
+        let updated = update(&whole, &table()).unwrap();
+        let (first, second) = updated.split_at(updated.find("<!-- bench:trouble -->").unwrap());
+        assert_eq!(missing([first, second].into_iter()), [""; 0], "they may stand in several files");
+        assert_eq!(missing([first].into_iter()), ["trouble", "notes", "pick", "better"]);
+    }
+
+    #[test]
+    fn the_short_table_says_what_the_long_ones_say() {
+        let text = Section::Short.markdown(&table());
+        assert!(text.contains("| CPU per request, empty GET | 20.0 µs | 19.9 µs | 10.0 µs |"), "{text}");
+        for line in Section::Short.lines() {
+            let mut long = Section::ALL.into_iter().flat_map(Section::lines);
+            assert!(long.any(|long| long.figures.contains(&line.figures[0])), "{}", line.title);
+        }
     }
 
     #[test]

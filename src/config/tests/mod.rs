@@ -1,5 +1,6 @@
 //! What an operator sees of each promise about the configuration.
 
+mod documented;
 mod messages;
 mod robustness;
 
@@ -41,14 +42,6 @@ fn the_shipped_file_says_the_defaults_but_where_its_comments_say_otherwise() {
     let probe = Probe { path: Some("/ping".into()), healthy: [200, 424].into(), ..default.probe.clone() };
     assert_eq!(**upstream, Upstream { on_failure: OnFailure::Close, probe, ..default });
     assert_eq!(shipped.routes, [Route { upstream: 0, host: None, path_prefix: None, strip_prefix: false }]);
-}
-
-#[test]
-fn the_readme_shows_the_shipped_file_as_it_is() {
-    assert!(
-        include_str!("../../../README.md").contains(&format!("```toml\n{SHIPPED}```\n")),
-        "README.md, Configuration"
-    );
 }
 
 #[test]

@@ -381,6 +381,14 @@ fn table_is_as_checked_in() {
     }
 }
 
+#[test]
+fn the_page_of_concepts_shows_lines_of_the_table() {
+    let page = include_str!("../../../docs/concepts.md");
+    let known = include_str!("table.md");
+    let shown = page.lines().filter(|line| line.starts_with("| p99 in ms") || line.contains(" times slower, "));
+    assert!(shown.clone().count() > 4 && shown.clone().all(|line| known.lines().any(|known| known == line)), "{page}");
+}
+
 fn table() -> String {
     let mut table = "\
 | p99 in ms | round robin | least connections | Evenkeel | without the slow |

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! `--only` keeps to the kinds of churn whose name contains these words. Prints its progress each ten seconds. With
-//! `--readme`, if no promise was violated, the table replaces what stands in that file between `<!-- soak -->` and
-//! `<!-- /soak -->`. Ends with 1 if a promise was violated, 2 if it was called wrongly. Meant for release builds: `make soak`.
+//! `--readme`, which may be given several times, and if no promise was violated, the table replaces what stands in these
+//! files between `<!-- soak -->` and `<!-- /soak -->`, and a sentence what stands between `<!-- soak:short -->` and
+//! `<!-- /soak:short -->`. Each of the two has to be in one of them. Ends with 1 if a promise was violated, 2 if it was called wrongly. Meant for release builds: `make soak`.
 
 #![allow(clippy::disallowed_methods)] // it lives in real time
 
@@ -26,15 +27,16 @@ const P99: f64 = 2.0;
 /// The load runs for so long before the memory is first looked at.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// Where the table stands in the file of `--readme`.
-const MARKS: [&str; 2] = ["<!-- soak -->\n", "<!-- /soak -->"];
+/// The table, and the sentence, in the files of `--readme`: what they stand between.
+const PARTS: [[&str; 2]; 2] =
+    [["<!-- soak -->\n", "<!-- /soak -->"], ["<!-- soak:short -->\n", "<!-- /soak:short -->"]];
 
 #[derive(Default)]
 struct Options {
     requests: f64,
     minutes: f64,
     only: String,
-    readme: Option<PathBuf>,
+    readme: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -56,27 +58,51 @@ fn main() -> ExitCode {
     let time = Duration::from_secs_f64(options.minutes * 60.0);
     let rate = options.requests / time.as_secs_f64();
     println!("{} requests in {time:?}: {rate:.0} a second", options.requests);
-    let Some(text) = soak(&turns, time, rate) else { return ExitCode::FAILURE };
-    match options.readme.as_deref().map(|file| write(file, &text)) {
-        Some(Err(problem)) => {
+    // A marker that is missing is told before ten minutes are spent on what it is to hold.
+    if let Err(problem) = updated(&options.readme, &["", ""]) {
+        eprintln!("soak: {problem}");
+        return ExitCode::from(2);
+    }
+    let Some(texts) = soak(&turns, time, rate) else { return ExitCode::FAILURE };
+    match updated(&options.readme, &[&texts[0], &texts[1]]).and_then(write) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
             eprintln!("soak: {problem}");
             ExitCode::from(2)
         }
-        _ => ExitCode::SUCCESS,
     }
 }
 
-/// Replaces what stands between the marks.
-fn write(file: &Path, text: &str) -> Result<(), String> {
-    let name = file.display();
-    let old = std::fs::read_to_string(file).map_err(|e| format!("{name}: {e}"))?;
-    let (before, rest) = old.split_once(MARKS[0]).ok_or_else(|| format!("{name} has no {:?}", MARKS[0]))?;
-    let (_, after) = rest.split_once(MARKS[1]).ok_or_else(|| format!("{name} has no {:?}", MARKS[1]))?;
-    std::fs::write(file, [before, MARKS[0], text, MARKS[1], after].concat()).map_err(|e| format!("{name}: {e}"))
+/// The files with `parts` between their marks; each part has to have its place in one of them.
+fn updated<'a>(files: &'a [PathBuf], parts: &[&str; 2]) -> Result<Vec<(&'a Path, String)>, String> {
+    let read = |file: &'a PathBuf| {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        Ok::<_, String>((file.as_path(), text))
+    };
+    let mut texts = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    for ([begin, end], part) in PARTS.iter().zip(parts) {
+        let mut found = texts.is_empty();
+        for (file, text) in &mut texts {
+            let Some((before, rest)) = text.split_once(begin) else { continue };
+            let (_, after) = rest.split_once(end).ok_or_else(|| format!("{} has no {end:?}", file.display()))?;
+            *text = [before, begin, part, end, after].concat();
+            found = true;
+        }
+        if !found {
+            return Err(format!("no file of --readme has {begin:?}"));
+        }
+    }
+    Ok(texts)
 }
 
-/// What is to be told, if every promise was kept.
-fn soak(turns: &[Turn], time: Duration, rate: f64) -> Option<String> {
+fn write(texts: Vec<(&Path, String)>) -> Result<(), String> {
+    texts.into_iter().try_for_each(|(file, text)| {
+        std::fs::write(file, text).map_err(|e| format!("{} cannot be written: {e}", file.display()))
+    })
+}
+
+/// The table and the sentence, if every promise was kept.
+fn soak(turns: &[Turn], time: Duration, rate: f64) -> Option<[String; 2]> {
     let mut churn = Churn::start(binary("evenkeel"), rate);
     let seed = churn.seed();
     let pid = churn.proxy().container().pid();
@@ -134,7 +160,7 @@ fn soak(turns: &[Turn], time: Duration, rate: f64) -> Option<String> {
     println!("\n{text}");
     if violations.is_empty() {
         println!("every promise was kept");
-        return Some(text);
+        return Some([text, verdict.sentence()]);
     }
     eprintln!("\n{}", verdict.log());
     violations.iter().for_each(|violation| eprintln!("VIOLATED: {violation}"));
@@ -153,11 +179,34 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
             "--requests" => options.requests = number()?,
             "--minutes" => options.minutes = number()?,
             "--only" => options.only = value,
-            "--readme" => options.readme = Some(value.into()),
+            "--readme" => options.readme.push(value.into()),
             // Read by `testbed::seed`, before any thread is there.
             "--seed" => testbed::fix_seed(value.parse().map_err(|_| format!("{name} is a number, not {value:?}"))?),
             _ => return Err(format!("{name} is not known")),
         }
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_made_anew_in_whichever_file_has_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["README.md", "benchmarks.md"].map(|name| folder.path().join(name));
+        std::fs::write(&files[0], "a\n<!-- soak:short -->\nold\n<!-- /soak:short -->\nb\n").unwrap();
+        std::fs::write(&files[1], "c\n<!-- soak -->\nold\n<!-- /soak -->\nd\n").unwrap();
+        write(updated(&files, &["table\n", "sentence\n"]).unwrap()).unwrap();
+        let texts = files.clone().map(|file| std::fs::read_to_string(file).unwrap());
+        assert_eq!(texts[0], "a\n<!-- soak:short -->\nsentence\n<!-- /soak:short -->\nb\n");
+        assert_eq!(texts[1], "c\n<!-- soak -->\ntable\n<!-- /soak -->\nd\n");
+
+        let missing = updated(&files[1..], &["table\n", "sentence\n"]).unwrap_err();
+        assert_eq!(missing, "no file of --readme has \"<!-- soak:short -->\\n\"");
+        std::fs::write(&files[1], "<!-- soak -->\n").unwrap();
+        assert!(updated(&files, &["", ""]).unwrap_err().ends_with("benchmarks.md has no \"<!-- /soak -->\""));
+        assert!(updated(&[], &["", ""]).unwrap().is_empty(), "without --readme nothing is written");
+    }
 }
