@@ -167,8 +167,8 @@ app's 500 | p50 | p99 | p99.9 |
         let all = self.rows.last().expect("the row of all requests");
         let killed = all.count(Cause::Received) + all.count(Cause::Unread);
         format!(
-            "{} requests; lost without a reason that HTTP gives: {}. POSTs lost with the replica that was killed while it had \
-             them: {killed}; answers cut by a kill: {}; refused beyond `max_waiting`: {}. {}.\n",
+            "Of {} requests, {} were lost that could have been saved. {killed} POSTs died with the replica that had them, and \
+             HTTP forbids to send those again; answers cut by a kill: {}; refused beyond `max_waiting`: {}. {}.\n",
             all.sent,
             all.count(Cause::None),
             all.count(Cause::Cut),
