@@ -45,14 +45,25 @@ pub(super) fn text(text: &str, file: &str, env: Env<'_>) -> Result<Config, Confi
 
 /// The sockets of a text that may be wrong elsewhere, or everywhere.
 pub(super) fn sockets(text: &str, env: Env<'_>) -> Sockets {
-    let (root, _) = DeTable::parse_recoverable(text);
-    let reader = Reader::new("", env);
-    let server = Section::new(&reader, String::new(), "", root.into_inner()).take_table("server", "[server]");
-    let server = self::server(&reader, server.unwrap_or_default());
+    let server = server_of(text, &Reader::new("", env));
     Sockets { listen: server.listen, admin: server.admin, reuse_port: server.reuse_port }
 }
 
-/// The configuration without a file: one upstream, everything else by default.
+fn server_of(text: &str, reader: &Reader<'_>) -> Server {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let table = Section::new(reader, String::new(), "", root.into_inner()).take_table("server", "[server]");
+    server(reader, table.unwrap_or_default())
+}
+
+/// Where there is no file, the variables that the shipped one names mean what they mean in it.
+pub(super) const NO_FILE: &str = r#"
+[server]
+admin = "${ADMIN:-127.0.0.1:9180}"
+reuse_port = "${REUSE_PORT:-false}"
+drain = "${DRAIN:-9s}"
+"#;
+
+/// The configuration without a file: one upstream, everything else by default but for [`NO_FILE`].
 pub(super) fn environment(env: Env<'_>) -> Result<Config, ConfigError> {
     let Some(value) = variable(env, "UPSTREAM") else {
         return Err(ConfigError::one(
@@ -61,8 +72,8 @@ pub(super) fn environment(env: Env<'_>) -> Result<Config, ConfigError> {
                 .into(),
         ));
     };
-    let reader = Reader::new("", env);
-    let server = self::server(&reader, DeTable::new());
+    let reader = Reader::new("the environment", env);
+    let server = server_of(NO_FILE, &reader);
     let upstreams = match address(&value) {
         Ok((host, port)) => vec![Arc::new(Upstream::new(&host.to_string(), host, port))],
         Err(problem) => {

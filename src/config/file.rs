@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// In place of a file's name: the environment is the whole configuration, although there is a `proxy.toml`, as in the
-/// image. A file of that name is `./off`.
+/// In place of a file's name: the environment is the whole configuration, although there is a `proxy.toml`. A file of
+/// that name is `./off`.
 const OFF: &str = "off";
 
 /// The file to read, and whether somebody named it, so that it must be there.

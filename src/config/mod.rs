@@ -79,8 +79,11 @@ impl Config {
     /// Where the process that was started with this configuration listens and is asked, which it keeps whatever becomes
     /// of the file. So a file that is wrong by now, and that the process refused for that, is no obstacle.
     pub fn sockets(path: Option<&Path>, env: Env<'_>) -> Sockets {
-        let text = file::read(path, env).ok().flatten().map(|file| file.text);
-        check::sockets(&text.unwrap_or_default(), env)
+        match file::read(path, env) {
+            Ok(Some(file)) => check::sockets(&file.text, env),
+            Ok(None) => check::sockets(check::NO_FILE, env),
+            Err(_) => check::sockets("", env),
+        }
     }
 
     /// The file that [`Config::load`] reads, whether it is there or not: what a reload watches.

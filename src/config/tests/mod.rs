@@ -133,6 +133,23 @@ fn upstream_alone_is_a_configuration_where_there_is_no_file() {
     assert_eq!(with_port.server.listen.port(), 81);
     assert_eq!(with_port.upstreams[0].host, Host::Address("::1".parse().unwrap()));
 
+    // The shipped file's variables mean the same, in the shipped file's words: none is forgotten.
+    let vars = [("UPSTREAM", "app:8080"), ("ADMIN", "0.0.0.0:9999"), ("DRAIN", "25s"), ("REUSE_PORT", "true")];
+    let server = check::environment(&|name| lookup(&vars, name)).unwrap().server;
+    assert_eq!(server, parse(SHIPPED, &vars).unwrap().server);
+    assert_ne!(server, Server::default());
+    let sockets = Config::sockets(Some(Path::new("off")), &|name| lookup(&vars, name));
+    assert_eq!((sockets.admin, sockets.reuse_port), (server.admin, true));
+    for part in SHIPPED.split("${").skip(1) {
+        let name = part.split([':', '}']).next().unwrap();
+        assert!(["NAME", "UPSTREAM"].contains(&name) || check::NO_FILE.contains(&format!("${{{name}:-")), "{name}");
+    }
+    let error = check::environment(&|name| lookup(&[("UPSTREAM", "app:8080"), ("DRAIN", "25")], name)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the environment: server.drain (\"${DRAIN:-9s}\") has no unit; write \"…s\" or \"…ms\""
+    );
+
     // A file that somebody named has to be there, whatever else is set.
     let missing = folder.path().join("proxy.toml");
     let error = load(Some(&missing), &[("UPSTREAM", "app:8080")]).unwrap_err().to_string();
