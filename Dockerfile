@@ -32,13 +32,19 @@ RUN touch src/lib.rs src/main.rs \
  && cargo build --locked --profile "$PROFILE" --target "$(rustc --print host-tuple)" \
  && cp target/*/"$PROFILE"/evenkeel /evenkeel
 
+# From here on `make dist` (deploy/dist/image.sh) does the same around an executable that it has built. It adds the labels
+# `revision` and `created`.
 FROM scratch
 LABEL org.opencontainers.image.title="Evenkeel" \
       org.opencontainers.image.description="A lightweight load-balancing HTTP proxy for apps on a Docker network" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="MIT"
-# Where Dokku looks for the two, and the proxy for the third.
+# Where Dokku looks for them.
 WORKDIR /app
-COPY Procfile app.json proxy.toml ./
+COPY Procfile app.json ./
+# The example's configuration is not read unless EVENKEEL_CONFIG names it: its probe asks for db-checker's /ping, and
+# another app needs UPSTREAM alone. A proxy.toml of yours in this folder is read.
+COPY proxy.toml db-checker.toml
 COPY --from=build /evenkeel /usr/local/bin/evenkeel
 # A number, so that an orchestrator that demands "not root" can tell. A container may listen on 80 without root.
 USER 65532:65532

@@ -15,9 +15,9 @@ TIMED = -Z unstable-options --report-time
 
 # In the second pass of the end-to-end tests the proxy has three threads. Left out are those on an engine, and those that
 # ask nothing of a proxy.
-ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals
+ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals --skip dist::
 
-.PHONY: demo test fuzz bench soak lint deny setup
+.PHONY: demo test fuzz bench soak dist dist-compare lint deny setup
 
 # Programs are started from here: `cargo run` of one package would build its dependencies again, with fewer features.
 BUILT = $(or $(CARGO_TARGET_DIR),target)
@@ -60,11 +60,20 @@ soak: setup
 	cargo build --locked --release --workspace --bins
 	$(BUILT)/release/soak $(SOAK)
 
+# A release, from the commit that is checked out, into target/dist: the static executable, its SBOM, a Debian package, the
+# image (where a Docker Engine answers) and their checksums. `dist-compare` makes it once more elsewhere, and fails where
+# one byte differs.
+dist: setup
+	@sh deploy/dist/dist.sh
+
+dist-compare: dist
+	@sh deploy/dist/compare.sh
+
 lint:
 	@command -v shellcheck >/dev/null || { echo "lint needs shellcheck: apt-get install shellcheck" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* testbed/setup.sh testbed/demo.sh \
+	shellcheck --external-sources --source-path=SCRIPTDIR testbed/dokku/* testbed/setup.sh testbed/demo.sh deploy/dist/*.sh \
 	    $(addprefix deploy/dokku-plugin/,install commands internal-functions subcommands/*)
 
 # Known vulnerabilities, licences and origins of all dependencies, by deny.toml.

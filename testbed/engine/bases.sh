@@ -13,6 +13,9 @@ main() {
     base rust:1.95-slim-bookworm $ours/rust:1.95-slim-bookworm make_rust
     base gcr.io/distroless/cc-debian12:nonroot $ours/distroless:nonroot make_distroless
     base postgres:15 $ours/postgres:15 make_postgres
+    # The stand-in of this one is made for those of the others as well.
+    base debian:bookworm-slim $debian :
+    docker image inspect $ours/systemd >/dev/null 2>&1 || make_systemd
 }
 
 # The official image $1 under our name $2, or what $3 makes in its place.
@@ -109,6 +112,19 @@ STOPSIGNAL SIGINT
 CMD ["sh", "/usr/local/bin/postgres.sh"]
 END
     build "$1" "$context"
+}
+
+# A Debian host, on which tests install the package.
+make_systemd() {
+    say "making a Debian with systemd"
+    context=$(mktemp -d)
+    cat >"$context/Dockerfile" <<END
+FROM $debian
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends systemd && rm -rf /var/lib/apt/lists/*
+STOPSIGNAL SIGRTMIN+3
+END
+    build $ours/systemd "$context"
 }
 
 # Names and labels the image, and leaves nothing else behind.

@@ -10,7 +10,7 @@ use testbed::docker::{
 use testbed::{Wire, eventually};
 
 /// The name under which tests build an image.
-fn image(name: &str) -> String {
+pub(super) fn image(name: &str) -> String {
     format!("{IMAGE_PREFIX}{name}")
 }
 
@@ -44,8 +44,8 @@ fn the_image_is_small_and_says_what_an_orchestrator_asks_of_it() {
     }
     // What Dokku looks for in the working directory of an image that was loaded.
     let files = alone(&[]);
-    for file in ["Procfile", "app.json", "proxy.toml"] {
-        let there = docker(["cp", &format!("{}:/app/{file}", files.name()), "-"]);
+    for (there, file) in [("Procfile", "Procfile"), ("app.json", "app.json"), ("db-checker.toml", "proxy.toml")] {
+        let there = docker(["cp", &format!("{}:/app/{there}", files.name()), "-"]);
         let here = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         assert!(there.contains(&here), "{file} differs");
     }
@@ -57,7 +57,7 @@ fn the_image_runs_confined_tells_its_health_and_ends_when_told() {
         return;
     }
     build_images();
-    let proxy = alone(&["--health-interval=1s"]);
+    let proxy = alone(&["--health-interval=1s", "--env=UPSTREAM=db-checker:8080"]);
     eventually("its health check passes", || proxy.inspect("{{.State.Health.Status}}") == "healthy");
     // There is no shell in it, and none is needed.
     assert!(try_docker(["exec", proxy.name(), "sh", "-c", "true"]).is_err());
@@ -99,6 +99,17 @@ fn a_configuration_in_a_mounted_directory_is_taken_over_without_a_restart() {
     assert!(status().contains("two"), "and changes nothing");
 }
 
+/// `docker compose`, or `docker-compose` where the plugin is missing.
+pub(super) fn compose_program() -> Option<Command> {
+    if try_docker(["compose", "version"]).is_ok() {
+        let mut command = Command::new("docker");
+        command.arg("compose");
+        return Some(command);
+    }
+    let standalone = Command::new("docker-compose").arg("version").output();
+    standalone.is_ok_and(|said| said.status.success()).then(|| Command::new("docker-compose"))
+}
+
 /// compose.yaml, running under a name of its own.
 struct Compose {
     project: String,
@@ -113,19 +124,8 @@ impl Compose {
         compose
     }
 
-    /// `docker compose`, or `docker-compose` where the plugin is missing.
-    fn program() -> Option<Command> {
-        if try_docker(["compose", "version"]).is_ok() {
-            let mut command = Command::new("docker");
-            command.arg("compose");
-            return Some(command);
-        }
-        let standalone = Command::new("docker-compose").arg("version").output();
-        standalone.is_ok_and(|said| said.status.success()).then(|| Command::new("docker-compose"))
-    }
-
     fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Compose::program().expect("it is there");
+        let mut command = compose_program().expect("it is there");
         command.args(["--project-name", &self.project]).args(arguments);
         command.env("IMAGE_PREFIX", IMAGE_PREFIX).env("POSTGRES_IMAGE", POSTGRES_IMAGE);
         command.env("WEB_PORT", self.port.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -168,7 +168,7 @@ fn compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself() {
     if !engine_answers(test) {
         return;
     }
-    if Compose::program().is_none() {
+    if compose_program().is_none() {
         let _ = tally(test, Some("it needs Docker Compose: neither `docker compose` nor `docker-compose` is there"));
         return;
     }

@@ -38,6 +38,7 @@ mod churn;
 mod clients;
 mod connections;
 mod deaths;
+mod dist;
 mod dns;
 mod docker_dns;
 mod dokku;

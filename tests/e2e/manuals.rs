@@ -22,6 +22,8 @@ use How::{Not, Run};
 const NO_HOST: &str = "needs a Dokku host; the plugin's tests do the same on a stand-in";
 const BY_HAND: &str =
     "tried by hand with docker-compose 1.29; ten_redeploys_beside_a_holder_lose_nothing does the same";
+const PACKAGE: &str = "the_debian_package_serves_under_systemd_keeps_what_was_edited_and_leaves_nothing_behind";
+const EIGHT_LINES: &str = "the_image_of_a_release_is_the_dockerfiles_and_serves_an_app_by_eight_lines_of_compose";
 const OPERATOR: &str = "the operator looks at what is running there";
 
 /// Commands by how they begin; the longest beginning counts. Those of `dokku` are below.
@@ -60,6 +62,12 @@ const COVERED: &[(&str, How)] = &[
     ("curl http://127.0.0.1:9090/check_db", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
     ("docker stack deploy", Run("a_stack_scales_and_rolls_and_its_callers_do_not_notice")),
     ("docker service", Run("a_stack_scales_and_rolls_and_its_callers_do_not_notice")),
+    ("docker load --input", Run(EIGHT_LINES)),
+    ("curl http://127.0.0.1:8080/", Run(EIGHT_LINES)),
+    ("sha256sum --check", Not("checks what `make dist` wrote by the same program")),
+    ("apt install ./evenkeel_", Run(PACKAGE)),
+    ("editor /etc/evenkeel/proxy.toml", Run(PACKAGE)),
+    ("systemctl", Run(PACKAGE)),
     ("kubectl", Not("needs a cluster; deploy/kubernetes/validate.sh checks what it is given")),
     ("cargo build --workspace", Not("`make test` does it")),
     ("cargo test", Run("every_filter_of_cargo_test_finds_a_test")),
