@@ -1,10 +1,12 @@
 //! The `evenkeel` command: arguments and logging; everything else is in the library.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use evenkeel::admin::verb::{Replica, Verb};
 use evenkeel::command;
 use evenkeel::server::{self, Source};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -37,18 +39,62 @@ enum Command {
     },
     /// Exit status 0 once the running proxy accepts requests; 1 before that and while it drains.
     Ready,
+    /// Send a replica nothing new; what it has finishes. It stays so, whatever DNS says, until `undrain` or a restart.
+    Drain {
+        #[command(flatten)]
+        whom: Whom,
+        /// End only when it has no request left, and fail after this time, as in 30s.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
+    /// Send a drained replica requests again.
+    Undrain {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Have an upstream's requests wait, each for up to its `wait`; those that run finish.
+    Pause {
+        /// The upstream's name in the configuration.
+        upstream: String,
+    },
+    /// Have a paused upstream's requests go on.
+    Resume {
+        /// The upstream's name in the configuration.
+        upstream: String,
+    },
     /// Do nothing but hold a container's address, for proxies that join its network and take over from each other.
     Hold,
+}
+
+/// Which replica is meant.
+#[derive(Args)]
+struct Whom {
+    /// Its address as `status` shows it, with or without the port.
+    address: Replica,
+    /// In this upstream only; without it in each that has this address.
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+}
+
+impl Whom {
+    fn replica(self) -> Replica {
+        Replica { upstream: self.upstream, ..self.address }
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let source = Source { path: arguments.config };
+    let order = |verb, wait| ask(command::order(source.sockets(), verb, wait));
     match arguments.command {
         // The running process is asked even if its file is bad by now.
         Some(Command::Status { watch }) => return ask(command::status(source.sockets(), watch)),
         Some(Command::Ready) => return ask(command::ready(source.sockets())),
         Some(Command::Hold) => return ask(command::hold()),
+        Some(Command::Drain { whom, wait }) => return order(Verb::Drain(whom.replica()), wait),
+        Some(Command::Undrain { whom }) => return order(Verb::Undrain(whom.replica()), None),
+        Some(Command::Pause { upstream }) => return order(Verb::Pause(upstream), None),
+        Some(Command::Resume { upstream }) => return order(Verb::Resume(upstream), None),
         Some(Command::Check) | None => {}
     }
     let loaded = source.read().and_then(|file| Ok((source.parse(file.as_ref())?, file)));

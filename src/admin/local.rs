@@ -1,17 +1,21 @@
-//! The operator's questions on a socket that has no address on any network: what `evenkeel ready` asks where
-//! `server.admin` is off, and what all commands ask where other processes share it (`server.reuse_port`).
+//! The operator's questions and orders on a socket that has no address on any network: what `evenkeel ready` asks where
+//! `server.admin` is off, what all commands ask where other processes share it (`server.reuse_port`), and what verbs such as
+//! `evenkeel drain` go through, always: the kernel tells which user is at the other end.
 //!
 //! The socket's name is abstract (unix(7)), so it needs no file and no right to write one. Abstract names belong to the
 //! network namespace, which containers may share, so each process has a name of its own: it tells the mount namespace,
 //! which containers do not share, and the time. Whoever else is in the network namespace can learn from it whether the
-//! proxy is ready, and where `admin` is on, what that says.
+//! proxy is ready, and where `admin` is on, what that says. Verbs are for root and for the user that the proxy runs as.
 
-use super::{Connections, PAUSE, Source, TEXT, readiness, respond};
+use super::verb::Verb;
+use super::{Connections, JSON, PAUSE, Reply, Source, TEXT, readiness, respond};
 use crate::clock;
 use crate::linux::{self, abstract_name};
 use crate::namespace::container;
-use http::StatusCode;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
 use std::cmp::Reverse;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -73,20 +77,45 @@ fn names<'a>(table: &'a str, prefix: &str, container: &str, elsewhere: bool) -> 
     names
 }
 
+/// Who is at the other end, as the kernel knows it.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    user: u32,
+    process: Option<i32>,
+}
+
+impl Peer {
+    /// Whether it may tell this process what to do: it could stop it, too.
+    fn may_order(self) -> bool {
+        self.user == 0 || self.user == nix::unistd::geteuid().as_raw()
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}", self.user)?;
+        // Another process namespace has no number for it here.
+        self.process.filter(|process| *process > 0).map_or(Ok(()), |process| write!(f, ", process {process}"))
+    }
+}
+
 /// Answers for as long as the process runs. `all`: also what the admin address tells.
 pub async fn serve(listener: UnixListener, source: Arc<dyn Source>, all: bool) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(%error, "`evenkeel ready` will not be answered");
+            warn!(%error, "`evenkeel ready` and `evenkeel drain` will not be answered");
             return;
         }
     };
-    let answer: super::Answer = if all { super::answer } else { answer_ready };
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => connections.add(stream, source.clone(), answer).await,
+            Ok((stream, _)) => {
+                let peer = stream.peer_cred().ok().map(|cred| Peer { user: cred.uid(), process: cred.pid() });
+                let answer = move |request: &Request<Incoming>, source: &dyn Source| answer(request, source, peer, all);
+                connections.add(stream, source.clone(), answer).await;
+            }
             Err(error) => {
                 warn!(%error, "the socket of `evenkeel ready` cannot accept");
                 sleep(PAUSE).await;
@@ -95,12 +124,33 @@ pub async fn serve(listener: UnixListener, source: Arc<dyn Source>, all: bool) {
     }
 }
 
-fn answer_ready(request: &http::Request<hyper::body::Incoming>, source: &dyn Source) -> super::Reply {
-    let (status, kind, body) = match request.uri().path() {
-        "/ready" => readiness(source),
-        _ => (StatusCode::NOT_FOUND, TEXT, "server.admin is off: there is /ready only\n".to_owned()),
+fn answer(request: &Request<Incoming>, source: &dyn Source, peer: Option<Peer>, all: bool) -> Reply {
+    match request.uri().path() {
+        path if request.method() == Method::POST && Verb::is_path(path) => order(request, source, peer),
+        _ if all => super::answer(request, source),
+        "/ready" => {
+            let (status, kind, body) = readiness(source);
+            respond(status, kind, body)
+        }
+        _ => respond(StatusCode::NOT_FOUND, TEXT, "server.admin is off: there is /ready only\n".to_owned()),
+    }
+}
+
+fn order(request: &Request<Incoming>, source: &dyn Source, peer: Option<Peer>) -> Reply {
+    let Some(peer) = peer.filter(|peer| peer.may_order()) else {
+        let who = peer.map_or("it is not known who asks".to_owned(), |peer| format!("this is {peer}"));
+        warn!(target = %request.uri(), "an order was refused: {who}");
+        let user = nix::unistd::geteuid();
+        let why = format!("only root and the proxy's own user, {user}, may order this; {who}\n");
+        return respond(StatusCode::FORBIDDEN, TEXT, why);
     };
-    respond(status, kind, body)
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let done = Verb::from_target(path, query).and_then(|verb| source.obey(&verb, &peer.to_string()));
+    match done.map(|done| serde_json::to_string(&done)) {
+        Ok(Ok(json)) => respond(StatusCode::OK, JSON, json + "\n"),
+        Ok(Err(error)) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        Err(why) => respond(StatusCode::CONFLICT, TEXT, why + "\n"),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What the operator asks the running process: `/metrics`, `/status` and `/ready` on the `admin` address, read-only; and
-//! `/ready` alone on a socket without an address, for the health check where `admin` is off ([`local`]).
+//! What the operator asks the running process: `/metrics`, `/status` and `/ready` on the `admin` address, read-only. A
+//! socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers `/ready` where `admin` is off.
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
 //! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has
@@ -14,9 +14,11 @@ pub mod prometheus;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod verb;
 
 pub use prometheus::Metrics;
 pub use status::Status;
+use verb::{Done, Verb};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -65,6 +67,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// What is counted.
     fn metrics(&self) -> Metrics;
+
+    /// Does what `who` orders.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String>;
 }
 
 /// Answers the operator for as long as the process runs.
@@ -83,9 +91,6 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
 
 type Reply = Response<Full<Bytes>>;
 
-/// What is said to a request.
-type Answer = fn(&Request<Incoming>, &dyn Source) -> Reply;
-
 /// The connections that are open, oldest first.
 #[derive(Default)]
 struct Connections {
@@ -100,9 +105,10 @@ struct Connection {
 
 impl Connections {
     /// Serves one more, and closes another if there are too many: the oldest that has not asked yet, else the oldest.
-    async fn add<S>(&mut self, stream: S, source: Arc<dyn Source>, answer: Answer)
+    async fn add<S, A>(&mut self, stream: S, source: Arc<dyn Source>, answer: A)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        A: Fn(&Request<Incoming>, &dyn Source) -> Reply + Send + 'static,
     {
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() >= MAX_CONNECTIONS {
@@ -125,9 +131,10 @@ impl Connections {
     }
 }
 
-async fn converse<S>(stream: S, source: Arc<dyn Source>, answer: Answer, asked: Arc<AtomicBool>)
+async fn converse<S, A>(stream: S, source: Arc<dyn Source>, answer: A, asked: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Fn(&Request<Incoming>, &dyn Source) -> Reply + Send + 'static,
 {
     let head_was_read = asked.clone();
     let service = service_fn(move |request| {

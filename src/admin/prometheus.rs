@@ -101,6 +101,9 @@ fn upstreams(page: &mut Page, status: &Status, metrics: &Metrics) {
         |u| u.dns_answer_seconds_ago,
     );
     page.upstream_gauge(status, "evenkeel_waiting_requests", "Requests that wait for a replica.", |u| Some(u.waiting));
+    page.upstream_gauge(status, "evenkeel_upstream_paused", "1 while an operator has all requests wait.", |u| {
+        Some(u8::from(u.paused))
+    });
     page.upstream_gauge(
         status,
         "evenkeel_upstream_healthy",
@@ -135,6 +138,13 @@ fn endpoints(page: &mut Page, status: &Status) {
         "gauge",
         "1 if DNS no longer lists this replica: it gets nothing new, and what it has finishes.",
         |e| Some(u8::from(e.membership == Membership::Draining)),
+    );
+    page.endpoint_samples(
+        status,
+        "evenkeel_endpoint_drained",
+        "gauge",
+        "1 if an operator took this replica out of use.",
+        |e| Some(u8::from(e.drained)),
     );
     page.endpoint_samples(
         status,

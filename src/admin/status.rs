@@ -3,7 +3,7 @@
 //! Times are relative ("so many seconds ago"), so that neither end's clock matters.
 
 use crate::admin::metrics::Answer;
-use crate::pool::{EndpointView, Event, EventKind, Health, HeldBack, Membership, Resolution};
+use crate::pool::{EndpointView, Event, Health, HeldBack, Membership, Resolution};
 use crate::upstream::Choice;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -62,6 +62,10 @@ pub struct UpstreamStatus {
     pub address: String,
     /// What a client meets when no replica can be reached: `close` or `respond`.
     pub on_failure: String,
+    /// Whether an operator has all requests wait.
+    pub paused: bool,
+    /// Addresses that an operator took out of use, also those that DNS does not list now.
+    pub drained: Vec<String>,
     /// Requests that wait for a replica.
     pub waiting: usize,
     /// Whether at least one replica is usable.
@@ -116,6 +120,8 @@ pub struct EndpointStatus {
     pub reason: String,
     /// Refused or broke in use, and neither listed anew nor probed since.
     pub suspect: bool,
+    /// Taken out of use by an operator.
+    pub drained: bool,
     /// Ejected for so long to come.
     pub ejected_for_seconds: Option<f64>,
     /// Why it is not picked; `None` if it may be.
@@ -213,6 +219,7 @@ impl EndpointStatus {
             since_seconds: ago(view.since, now),
             reason: view.reason.clone(),
             suspect: view.suspect,
+            drained: view.drained,
             ejected_for_seconds: view.ejected_until.map(|end| ago(now, end)),
             held_back: view.held_back,
             in_flight,
@@ -260,22 +267,7 @@ impl DnsStatus {
 impl Occurrence {
     /// Of an event that happened at `at`.
     pub fn new(at: Instant, event: &Event, now: Instant) -> Self {
-        let what = match &event.kind {
-            EventKind::Joined => "joined".to_owned(),
-            EventKind::Draining => "draining: DNS no longer lists it".to_owned(),
-            EventKind::Returned => "returned: DNS lists it again".to_owned(),
-            EventKind::Left => "left".to_owned(),
-            EventKind::Unproven(result) => format!("not usable: its probe fails: {result}"),
-            EventKind::Up(why) => with_reason("up", why),
-            EventKind::Down(why) => with_reason("down", why),
-            EventKind::Suspect(why) => with_reason("suspect", why),
-            EventKind::Cleared => "cleared of suspicion".to_owned(),
-            EventKind::Ejected(time) => format!("ejected for {time:?}: it fails where the others answer"),
-            EventKind::Readmitted => "readmitted".to_owned(),
-            EventKind::Rejected(why) => with_reason("address dropped", why),
-            EventKind::NameFailing(why) => with_reason("name does not resolve", why),
-            EventKind::NameResolved(count) => format!("name resolves to {count}"),
-        };
+        let what = event.kind.to_string();
         Occurrence { seconds_ago: ago(at, now), address: event.address.map(|a| a.to_string()), what }
     }
 }
@@ -288,10 +280,6 @@ pub fn ago(then: Instant, now: Instant) -> f64 {
 /// Seconds, to the millisecond.
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-fn with_reason(what: &str, why: &str) -> String {
-    if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }
 }
 
 #[cfg(test)]
@@ -310,6 +298,7 @@ mod tests {
             reason: "probe passed".to_owned(),
             suspect: false,
             ejected_until: None,
+            drained: false,
             weight: 2.5,
             window: None,
             mean: Some(Duration::from_micros(4100)),

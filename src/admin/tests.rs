@@ -24,6 +24,10 @@ impl Source for Told {
     fn metrics(&self) -> Metrics {
         Metrics { server: Arc::default(), upstreams: Vec::new() }
     }
+
+    fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
+        Ok(Done { lines: vec![format!("{verb:?} for {who}")], in_flight: 0 })
+    }
 }
 
 /// Serves `told` until the test ends.
@@ -157,4 +161,32 @@ async fn readiness_is_told_without_any_address_and_nothing_else_is() {
     assert!(ask("/status").await.starts_with("HTTP/1.1 404 "));
     *told.not_ready.lock().unwrap() = Some("draining".to_owned());
     assert!(ask("/ready").await.ends_with("not ready: draining\n"));
+}
+
+// P16
+#[tokio::test]
+async fn orders_are_taken_without_any_address_only() {
+    let told = Arc::new(Told::default());
+    let address = serving(told.clone()).await;
+    let post = |target: &str| format!("POST {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (head, _) = ask(address, &post("/drain?address=10.0.0.7")).await;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], fastrand::u16(1..)));
+    let listener = local::bind(listen).unwrap();
+    tokio::spawn(local::serve(listener, told.clone(), false));
+    let order = async |request: String| {
+        let mut stream = local::connect(listen, true).unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = order(post("/drain?address=10.0.0.7")).await;
+    let user = nix::unistd::geteuid();
+    let who = format!("for user {user}, process {}", std::process::id());
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&who), "{answer}");
+    let answer = order(post("/drain?address=db-checker")).await;
+    assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("is not an address"), "{answer}");
+    let answer = order(post("/drain?address=10.0.0.7").replace("POST", "GET")).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }

@@ -3,7 +3,7 @@
 use crate::admin::local;
 use crate::config::Sockets;
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -30,18 +30,25 @@ pub(super) fn is_asked_locally(sockets: &Sockets) -> bool {
 /// # Errors
 /// What is wrong, and what to do.
 pub(super) async fn get_locally(sockets: &Sockets, path: &str) -> Result<(StatusCode, Bytes), String> {
+    ask_locally(sockets, Method::GET, path).await
+}
+
+/// Asks the process that has these sockets, over the one that needs no address.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) async fn ask_locally(sockets: &Sockets, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
     let listen = sockets.listen;
     let asking = async {
         // With a shared port the process in another container is another proxy.
         let stream = local::connect(listen, !sockets.reuse_port)?;
-        exchange(stream, "localhost", path).await
+        exchange(stream, method, "localhost", path).await
     };
     match timeout(DEADLINE, asking).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(format!(
-            "no evenkeel that listens on {listen} with server.admin off or server.reuse_port runs in this container \
-             ({error}): it is not running here, or with another configuration (server.listen, PORT; see --config, \
-             EVENKEEL_CONFIG)"
+            "no evenkeel that listens on {listen} runs in this container ({error}): it is not running here, or with \
+             another configuration (server.listen, PORT; see --config, EVENKEEL_CONFIG)"
         )),
         Err(_) => Err(format!("the proxy does not answer within {DEADLINE:?}: is it stopped, or out of CPU?")),
     }
@@ -63,8 +70,10 @@ pub(super) async fn get(admin: Option<SocketAddr>, path: &str) -> Result<(Status
         );
     }
     let address = reachable(admin);
-    match timeout(DEADLINE, async { exchange(TcpStream::connect(address).await?, &address.to_string(), path).await })
-        .await
+    match timeout(DEADLINE, async {
+        exchange(TcpStream::connect(address).await?, Method::GET, &address.to_string(), path).await
+    })
+    .await
     {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(explain(address, &*error)),
@@ -84,13 +93,14 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange<S>(stream: S, host: &str, path: &str) -> Result<(StatusCode, Bytes), AnyError>
+async fn exchange<S>(stream: S, method: Method, host: &str, path: &str) -> Result<(StatusCode, Bytes), AnyError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let asking = async {
-        let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+        let request =
+            Request::builder().method(method).uri(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes();

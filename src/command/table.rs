@@ -5,6 +5,7 @@ use crate::admin::Status;
 use crate::admin::status::{DnsStatus, EndpointStatus, UpstreamStatus};
 use crate::pool::{Health, HeldBack};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 /// Changes of state that are shown for each upstream; `/status` has more.
 const EVENTS: usize = 6;
@@ -61,6 +62,13 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
         _ => paint.good(&summary),
     };
     let _ = write!(text, "\n{} = {} · {summary}", paint.bold(&upstream.name), upstream.address);
+    if upstream.paused {
+        let _ = write!(text, " · {}", paint.doubtful("paused by an operator"));
+    }
+    let gone = upstream.drained.iter().filter(|ip| !upstream.endpoints.iter().any(|e| e.drained && is_at(e, ip)));
+    for ip in gone {
+        let _ = write!(text, " · {}", paint.doubtful(&format!("drained, and not listed now: {ip}")));
+    }
     match (upstream.no_answer_seconds, upstream.outage_seconds) {
         (Some(silence), _) => {
             let _ = write!(text, " · {}", paint.bad(&format!("no answer for {}", age(silence))));
@@ -92,6 +100,11 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
         let line = format!("{} {target} failed after {took}: {} ({tried})", failure.method, failure.text);
         let _ = writeln!(text, "  {}  {}", paint.dim(&ago(failure.seconds_ago)), paint.bad(&line));
     }
+}
+
+/// Whether this is the replica's address, apart from its port.
+fn is_at(endpoint: &EndpointStatus, ip: &str) -> bool {
+    endpoint.address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_string() == ip)
 }
 
 fn dns(dns: Option<&DnsStatus>, paint: Paint) -> String {
@@ -194,7 +207,7 @@ fn is_warming_up(endpoint: &EndpointStatus) -> bool {
 fn tint(endpoint: &EndpointStatus, cell: &str, paint: Paint) -> String {
     match endpoint.held_back {
         _ if endpoint.usable => paint.good(cell),
-        Some(HeldBack::Draining | HeldBack::Unproven) => paint.doubtful(cell),
+        Some(HeldBack::Draining | HeldBack::Unproven | HeldBack::Drained | HeldBack::Paused) => paint.doubtful(cell),
         None if endpoint.no_answer_seconds.is_none() => paint.doubtful(cell),
         _ => paint.bad(cell),
     }

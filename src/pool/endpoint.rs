@@ -55,6 +55,10 @@ pub enum HeldBack {
     Down,
     /// It fails where the others answer.
     Ejected,
+    /// An operator took it out of use.
+    Drained,
+    /// An operator has all requests of the upstream wait.
+    Paused,
 }
 
 impl HeldBack {
@@ -66,6 +70,8 @@ impl HeldBack {
             HeldBack::Unproven => "unproven",
             HeldBack::Down => "down",
             HeldBack::Ejected => "ejected",
+            HeldBack::Drained => "drained",
+            HeldBack::Paused => "paused",
         }
     }
 }
@@ -89,6 +95,8 @@ pub struct EndpointView {
     pub suspect: bool,
     /// Ejected until then.
     pub ejected_until: Option<Instant>,
+    /// An operator took it out of use.
+    pub drained: bool,
     /// The factor on its in-flight count, as [`super::Candidate::weight`].
     pub weight: f64,
     /// Requests it may have in flight while cold; `None` when warm.
@@ -105,6 +113,8 @@ pub(super) struct Endpoint {
     pub(super) id: EndpointId,
     pub(super) address: SocketAddr,
     pub(super) membership: Membership,
+    /// An operator took it out of use.
+    pub(super) drained: bool,
     /// Not in the last answers, though still active.
     pub(super) missing: Option<Missing>,
     pub(super) condition: Condition,
@@ -139,6 +149,7 @@ impl Endpoint {
             id,
             address,
             membership: Membership::Active,
+            drained: false,
             missing: None,
             condition: Condition::new(now),
             suspicion: None,
@@ -156,13 +167,13 @@ impl Endpoint {
         self.membership == Membership::Active
     }
 
-    /// Up, and nothing speaks against it being who we think it is.
+    /// Up, nothing speaks against it being who we think it is, and it may be used.
     pub(super) fn working(&self) -> bool {
-        self.active() && self.condition.health == Health::Up && self.suspicion.is_none()
+        self.active() && !self.drained && self.condition.health == Health::Up && self.suspicion.is_none()
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        if !self.active() || self.suspicion.is_some() || self.condition.is_forsaken() {
+        if !self.active() || self.drained || self.suspicion.is_some() || self.condition.is_forsaken() {
             return Standing::HeldBack;
         }
         match self.condition.health {
@@ -183,6 +194,7 @@ impl Endpoint {
     pub(super) fn hindrance(&self, now: Instant) -> Option<HeldBack> {
         match (self.membership, self.condition.health) {
             (Membership::Draining, _) => Some(HeldBack::Draining),
+            _ if self.drained => Some(HeldBack::Drained),
             _ if self.suspicion.is_some() => Some(HeldBack::Suspect),
             (_, Health::Unproven) => Some(HeldBack::Unproven),
             (_, Health::Down) => Some(HeldBack::Down),

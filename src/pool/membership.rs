@@ -209,8 +209,14 @@ impl Pool {
 
     fn join(&mut self, address: SocketAddr, now: Instant) {
         self.last_id += 1;
-        self.endpoints.push(Endpoint::new(EndpointId(self.last_id), address, now));
+        let mut endpoint = Endpoint::new(EndpointId(self.last_id), address, now);
+        endpoint.drained = self.orders.is_drained(address.ip());
+        let drained = endpoint.drained;
+        self.endpoints.push(endpoint);
         self.say(Some(address), EventKind::Joined);
+        if drained {
+            self.say(Some(address), EventKind::Drained("an order from before it joined".to_owned()));
+        }
         self.wake_by(now);
         self.changed = true;
     }

@@ -8,15 +8,17 @@
 //!
 //! Four facts about an endpoint are kept apart, each in its own file, because each ends in its own way: whether DNS lists
 //! it (`membership`), whether it works (`health`), whether it may be somebody else by now (`suspicion`), whether it is worse
-//! than the others (`ejection`). A `window` limits it while it is cold. [`Pool::candidates`] puts them together, `balancer`
+//! than the others (`ejection`). The `operator` may take it out of use on top of that. A `window` limits it while it is cold. [`Pool::candidates`] puts them together, `balancer`
 //! chooses, `retry` says whether to choose again.
 
 pub mod balancer;
 mod callers;
 mod ejection;
 pub mod endpoint;
+mod event;
 mod health;
 mod membership;
+mod operator;
 mod pace;
 mod probe_result;
 pub mod retry;
@@ -31,12 +33,15 @@ mod window;
 use balancer::Weight;
 use endpoint::{Endpoint, Standing};
 use membership::Answers;
+use operator::Orders;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use window::Borne;
 
 pub use balancer::{Bound, Candidate, lowest, pick};
 pub use endpoint::{EndpointId, EndpointView, Health, HeldBack, Membership};
+pub use event::{Event, EventKind};
+pub use operator::NotDone;
 pub use probe_result::{DueProbe, ProbeResult, Unhealthy};
 pub use suspicion::{Break, HANDOVER};
 pub use window::Load;
@@ -107,88 +112,6 @@ pub enum Outcome {
     Abandoned,
 }
 
-/// A change that the operator wants to see once, in the log and the timeline.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// Whom it concerns; `None` for the name as a whole.
-    pub address: Option<SocketAddr>,
-    /// What happened.
-    pub kind: EventKind,
-}
-
-/// The kinds of [`Event`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum EventKind {
-    /// An answer listed a new address.
-    Joined,
-    /// An address left the answers; its requests finish, no new ones come.
-    Draining,
-    /// A draining address was listed again.
-    Returned,
-    /// A drained address has no requests left and is forgotten.
-    Left,
-    /// It is new and has failed its probes for about a second, so it gets no requests yet. Once for each kind of failure.
-    Unproven(ProbeResult),
-    /// Probes (or traffic) show it up; with the reason.
-    Up(String),
-    /// Probes (or traffic) show it down; with the reason.
-    Down(String),
-    /// Refused or broken in use: no traffic until a fresh answer lists it and a probe passes.
-    Suspect(String),
-    /// The suspicion is over.
-    Cleared,
-    /// It answers 5xx where the others do not: out for this long.
-    Ejected(Duration),
-    /// Back after ejection.
-    Readmitted,
-    /// An answer held an address that is not the network's to give (this proxy, 0.0.0.0, multicast), dropped.
-    Rejected(String),
-    /// The name stopped resolving; with the reason. Said once until it resolves again.
-    NameFailing(String),
-    /// The name resolves again, to this many addresses.
-    NameResolved(usize),
-}
-
-impl EventKind {
-    /// The names of all kinds, so that each is shown at 0 before it first happens.
-    pub const NAMES: [&str; 14] = [
-        "cleared",
-        "down",
-        "draining",
-        "ejected",
-        "joined",
-        "left",
-        "name_failing",
-        "name_resolved",
-        "readmitted",
-        "rejected",
-        "returned",
-        "suspect",
-        "unproven",
-        "up",
-    ];
-
-    /// The kind's name, for counts.
-    pub fn name(&self) -> &'static str {
-        match self {
-            EventKind::Joined => "joined",
-            EventKind::Draining => "draining",
-            EventKind::Returned => "returned",
-            EventKind::Left => "left",
-            EventKind::Unproven(_) => "unproven",
-            EventKind::Up(_) => "up",
-            EventKind::Down(_) => "down",
-            EventKind::Suspect(_) => "suspect",
-            EventKind::Cleared => "cleared",
-            EventKind::Ejected(_) => "ejected",
-            EventKind::Readmitted => "readmitted",
-            EventKind::Rejected(_) => "rejected",
-            EventKind::NameFailing(_) => "name_failing",
-            EventKind::NameResolved(_) => "name_resolved",
-        }
-    }
-}
-
 /// The state machine of one upstream.
 #[derive(Debug)]
 pub struct Pool {
@@ -197,6 +120,7 @@ pub struct Pool {
     endpoints: Vec<Endpoint>,
     last_id: u64,
     answers: Answers,
+    orders: Orders,
     borne: Borne,
     events: Vec<Event>,
     /// Answers to requests so far: the clock by which estimates age in a quiet pool.
@@ -223,6 +147,7 @@ impl Pool {
             endpoints: Vec::new(),
             last_id: 0,
             answers: Answers::new(now),
+            orders: Orders::default(),
             borne: Borne::new(now),
             events: Vec::new(),
             total: 0,
@@ -296,7 +221,8 @@ impl Pool {
         let cap = if self.settings.max_in_flight == 0 { u32::MAX } else { self.settings.max_in_flight };
         let (best, weights) = self.weigh(now);
         let among_warm = self.endpoints.iter().any(|e| e.standing(now) == best && e.window.limit().is_none());
-        let chosen = self.endpoints.iter_mut().filter(|e| best < Standing::HeldBack && e.standing(now) == best);
+        let open = best < Standing::HeldBack && !self.orders.paused;
+        let chosen = self.endpoints.iter_mut().filter(|e| open && e.standing(now) == best);
         let candidate = |(endpoint, weight): (&mut Endpoint, Weight)| {
             endpoint.trial = weight.trial;
             let window = endpoint.window.limit().unwrap_or(u32::MAX);
@@ -324,8 +250,9 @@ impl Pool {
         let (best, weights) = self.weigh(now);
         let mut weights = weights.into_iter();
         let view = |endpoint: &Endpoint| {
-            let picked = best < Standing::HeldBack && endpoint.standing(now) == best;
-            let weight = if picked { weights.next() } else { None }.unwrap_or(Weight::NONE);
+            let chosen = best < Standing::HeldBack && endpoint.standing(now) == best;
+            let weight = if chosen { weights.next() } else { None }.unwrap_or(Weight::NONE);
+            let paused = self.orders.paused.then_some(HeldBack::Paused);
             EndpointView {
                 id: endpoint.id,
                 address: endpoint.address,
@@ -335,10 +262,11 @@ impl Pool {
                 reason: endpoint.reason.clone(),
                 suspect: endpoint.suspicion.is_some(),
                 ejected_until: endpoint.ejection.until(now),
+                drained: endpoint.drained,
                 weight: weight.factor,
                 window: endpoint.window.limit(),
                 mean: endpoint.estimate.mean(),
-                held_back: if picked { None } else { endpoint.hindrance(now) },
+                held_back: if chosen { paused } else { endpoint.hindrance(now).or(paused) },
             }
         };
         self.endpoints.iter().map(view).collect()

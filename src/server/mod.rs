@@ -7,6 +7,7 @@ mod accept;
 mod drain;
 mod listener;
 mod live;
+mod order;
 mod reload;
 mod takeover;
 #[cfg(test)]
@@ -96,8 +97,7 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
     let admin = config.server.admin.map(|admin| listener::listen_for_admin(admin, reuse_port)).transpose()?;
     let sockets =
         Sockets { listen: bound.address, admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()), reuse_port };
-    // Where `admin` is off, or answered by whichever process gets the connection.
-    let local = if admin.is_none() || reuse_port { bind_local(config.server.listen) } else { None };
+    let local = bind_local(config.server.listen);
     let max_connections = listener::max_connections(config.server.max_connections, descriptors);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -155,10 +155,11 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
     result
 }
 
-/// The socket of this process's own that commands ask. Without it the proxy serves all the same.
+/// The socket of this process's own that takes orders, and that commands ask where `admin` is off or may be answered by
+/// another process. Without it the proxy serves all the same.
 fn bind_local(listen: SocketAddr) -> Option<std::os::unix::net::UnixListener> {
     admin::local::bind(listen)
-        .inspect_err(|error| warn!(%error, "`evenkeel ready` will fail: its socket cannot be opened"))
+        .inspect_err(|error| warn!(%error, "`evenkeel drain` and the like will fail: their socket cannot be opened"))
         .ok()
 }
 

@@ -1,9 +1,10 @@
 //! The running process as the operator sees it.
 
-use super::Live;
+use super::{Live, order};
 use crate::admin::status::{
     DnsStatus, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus, ago, seconds,
 };
+use crate::admin::verb::{Done, Verb};
 use crate::admin::{Metrics, Source, Status};
 use crate::clock;
 use crate::config::{self, OnFailure};
@@ -60,11 +61,18 @@ impl Source for Live {
             upstreams: proxy.table().upstreams.iter().map(|(u, _)| (u.name().clone(), u.metrics().clone())).collect(),
         }
     }
+
+    fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
+        order::obey(&self.proxy().table().upstreams, verb, who)
+    }
 }
 
 fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -> UpstreamStatus {
     let live = upstream.endpoints();
-    let views = upstream.apply(|pool, now| pool.endpoints(now));
+    let (views, paused, drained) = upstream.apply(|pool, now| {
+        let drained = pool.drained().iter().map(ToString::to_string).collect();
+        (pool.endpoints(now), pool.is_paused(), drained)
+    });
     // Published by now: the pool was asked for its view just before.
     let choices = upstream.choices();
     let endpoints = views
@@ -82,6 +90,8 @@ fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -
             OnFailure::Close => "close",
         }
         .to_owned(),
+        paused,
+        drained,
         waiting: upstream.waiting(),
         healthy: false,
         no_answer_seconds: None,

@@ -91,12 +91,9 @@ fn log(config: &config::Upstream, event: &Event) {
     let upstream = &*config.name;
     let endpoint = event.address.map(tracing::field::display);
     match &event.kind {
-        EventKind::Rejected(why) => error!(upstream, endpoint, "address dropped: {why}"),
-        EventKind::NameFailing(why) => warn!(upstream, "name does not resolve: {why}"),
+        kind @ EventKind::Rejected(_) => error!(upstream, endpoint, "{kind}"),
+        kind @ EventKind::NameFailing(_) => warn!(upstream, "{kind}"),
         EventKind::NameResolved(count) => info!(upstream, endpoints = count, "name resolves"),
-        EventKind::Joined => info!(upstream, endpoint, "joined"),
-        EventKind::Draining => info!(upstream, endpoint, "draining: DNS no longer lists it"),
-        EventKind::Returned => info!(upstream, endpoint, "returned: DNS lists it again"),
         EventKind::Left => debug!(upstream, endpoint, "left"),
         EventKind::Unproven(result) if result.is_ring() => {
             error!(upstream, endpoint, "not usable: its probe fails: {result}; {}", remedy(result, config));
@@ -104,12 +101,11 @@ fn log(config: &config::Upstream, event: &Event) {
         EventKind::Unproven(result) => {
             warn!(upstream, endpoint, "not usable: its probe fails: {result}; {}", remedy(result, config));
         }
-        EventKind::Up(why) => info!(upstream, endpoint, "up: {why}"),
-        EventKind::Down(why) => warn!(upstream, endpoint, "down: {why}"),
-        EventKind::Suspect(why) => info!(upstream, endpoint, "suspect: {why}"),
-        EventKind::Cleared => info!(upstream, endpoint, "cleared of suspicion"),
+        kind @ (EventKind::Down(_) | EventKind::Drained(_) | EventKind::Paused(_)) => {
+            warn!(upstream, endpoint, "{kind}")
+        }
         EventKind::Ejected(time) => warn!(upstream, endpoint, ?time, "ejected: fails where the others answer"),
-        EventKind::Readmitted => info!(upstream, endpoint, "readmitted"),
+        kind => info!(upstream, endpoint, "{kind}"),
     }
 }
 

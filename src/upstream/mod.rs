@@ -195,6 +195,11 @@ impl Upstream {
         self.endpoints.lock().get(&id).map_or(0, |e| e.busy())
     }
 
+    /// Requests and streams at all endpoints.
+    pub fn in_flight_in_all(&self) -> u32 {
+        self.endpoints.lock().values().map(|endpoint| endpoint.busy()).sum()
+    }
+
     /// Every endpoint that was ever picked and is not forgotten.
     pub fn endpoints(&self) -> HashMap<EndpointId, Arc<Endpoint>> {
         self.endpoints.lock().clone()

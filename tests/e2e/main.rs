@@ -64,6 +64,7 @@ mod speed;
 mod swarm;
 mod unproven;
 mod uploads;
+mod verbs;
 
 use std::io::Write;
 use std::process::Command;

@@ -2,7 +2,7 @@
 //!
 //! Discrete events on a virtual clock: requests arrive at random and do not wait for each other (open loop), replicas have
 //! some workers and a queue before them, probes run, things break on a script. Arrivals and the requests' sizes are drawn
-//! from the seed alone, so that every policy meets the same load. What came of it is in `scenarios`, and in `table.txt`.
+//! from the seed alone, so that every policy meets the same load. What came of it is in `scenarios`, and in `table.md`.
 
 mod scenarios;
 

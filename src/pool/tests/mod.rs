@@ -4,6 +4,7 @@ mod churn;
 mod ejection;
 mod health;
 mod membership;
+mod operator;
 mod pick;
 mod suspicion;
 mod window;

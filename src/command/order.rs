@@ -1,0 +1,54 @@
+//! `evenkeel drain`, `undrain`, `pause` and `resume`: has the running process do something.
+
+use super::client;
+use crate::admin::verb::{Done, Verb};
+use crate::config::Sockets;
+use http::{Method, StatusCode};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Between two looks at what still runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Gives the order to the process that has these sockets. With `wait` it ends once nothing runs there any more, or fails
+/// after that time.
+pub async fn order(sockets: Sockets, verb: Verb, wait: Option<Duration>) -> ExitCode {
+    match obeyed(&sockets, &verb, wait).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("evenkeel: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obeyed(sockets: &Sockets, verb: &Verb, wait: Option<Duration>) -> Result<(), String> {
+    let began = Instant::now();
+    let mut done = give(sockets, verb).await?;
+    done.lines.iter().for_each(|line| println!("{line}"));
+    let Some(wait) = wait.filter(|_| done.in_flight > 0) else { return Ok(()) };
+    while done.in_flight > 0 {
+        if began.elapsed() > wait {
+            return Err(format!(
+                "after {} {} of its requests and streams still run (WebSockets last as long as their clients want); it \
+                 stays drained",
+                humantime::format_duration(wait),
+                done.in_flight
+            ));
+        }
+        sleep(LOOK).await;
+        done = give(sockets, verb).await?;
+    }
+    println!("nothing runs there any more");
+    Ok(())
+}
+
+async fn give(sockets: &Sockets, verb: &Verb) -> Result<Done, String> {
+    let (status, body) = client::ask_locally(sockets, Method::POST, &verb.target()).await?;
+    if status != StatusCode::OK {
+        return Err(String::from_utf8_lossy(&body).trim_end().to_owned());
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| format!("the answer is not what this version ({}) reads: {error}", env!("CARGO_PKG_VERSION")))
+}
