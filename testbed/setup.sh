@@ -123,7 +123,7 @@ remedy() {
 
 needs_linux() {
     cat >&2 <<'END'
-setup: on macOS the proxy, `evenkeel check`, `evenkeel status` and the unit tests (`cargo test --lib`) can be built. The demo
+setup: on macOS the proxy, `evenkeel check`, `evenkeel status` and the unit tests (`cargo test --lib`) should build. The demo
 setup: and the other tests need Linux: each of their replicas has an address of its own in 127.0.0.0/8. In a container:
     docker run --rm -it -v "$PWD":/src -w /src -e CARGO_TARGET_DIR=/tmp/target rust:1.95-bookworm make demo
 END
