@@ -40,14 +40,14 @@ impl Value {
             }
             DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
                 Ok(integer) => Value::Integer(integer),
-                Err(_) => return Err(format!("({}) is out of all bounds", cut(integer.as_str()))),
+                Err(_) => return Err(format!("({}) is out of all bounds", plain(integer.as_str()))),
             },
             DeValue::Boolean(value) => Value::Bool(*value),
             DeValue::Array(list) => {
                 let values = list.iter().map(|value| Value::new(value.get_ref(), env, named));
                 Value::List(values.collect::<Result<_, _>>()?)
             }
-            DeValue::Float(float) => Value::Other("a fraction", cut(float.as_str())),
+            DeValue::Float(float) => Value::Other("a fraction", plain(float.as_str())),
             other => Value::Other(kind(other), kind(other).into()),
         })
     }
@@ -118,6 +118,11 @@ pub(super) fn conceal(problem: &str) -> String {
         shown.push_str(parts.next().unwrap_or_default());
     }
     shown
+}
+
+/// A number for a message. The reader of TOML lets control characters stand behind one.
+fn plain(number: &str) -> String {
+    cut(number).escape_debug().to_string()
 }
 
 fn cut(text: &str) -> String {

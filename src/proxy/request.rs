@@ -21,6 +21,9 @@ pub(super) struct RequestHead<'a> {
 /// Room for what a head gains on its way in most cases, so that it is written without growing.
 const ADDED: usize = 64;
 
+/// Bytes of an absolute target's scheme, as in `http`: RFC 3986 has no limit, and readers have one of their own.
+const MAX_SCHEME: usize = 64;
+
 /// What routing changes about a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rewrite<'a> {
@@ -77,7 +80,9 @@ impl<'a> RequestHead<'a> {
     fn check_host(&self) -> Result<(), Fault> {
         let authority = match raw_target_authority(self.target()) {
             RawTargetAuthority::None => None,
-            RawTargetAuthority::Absolute { authority, .. } if is_authority(authority) => Some(authority),
+            RawTargetAuthority::Absolute { authority, .. } if is_authority(authority) && self.reads_alike(authority) => {
+                Some(authority)
+            }
             RawTargetAuthority::Absolute { .. } | RawTargetAuthority::AmbiguousAuthority => {
                 return Err(Fault::Authority);
             }
@@ -91,6 +96,12 @@ impl<'a> RequestHead<'a> {
             (1, _) => Err(Fault::BadHost),
             _ => Err(Fault::Host),
         }
+    }
+
+    /// Whether other readers take an absolute target, too: some refuse a long scheme, or an encoded octet in a host.
+    fn reads_alike(&self, authority: &[u8]) -> bool {
+        let scheme = memchr::memchr(b':', self.target()).unwrap_or(usize::MAX);
+        scheme <= MAX_SCHEME && memchr::memchr(b'%', authority).is_none()
     }
 
     pub(super) fn method(&self) -> &[u8] {

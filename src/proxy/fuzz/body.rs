@@ -95,12 +95,15 @@ pub fn body(bytes: &[u8]) -> bool {
     let mut written = vec![];
     body.write(true, bytes, &mut written);
     for (sent, trailers) in [(&bytes[..body.length], &body.trailers), (&written, &vec![])] {
+        let lines = trailers.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        if lines > hyper::MAX_FIELDS {
+            continue; // Ours are limited by their bytes, and are dropped.
+        }
         let (found, orderly) = hyper::requests(&[CHUNKED, sent, NEXT].concat(), 0);
         let shown = || format!("{}\nours {body:?}\nhyper's {found:?}", sent.escape_ascii());
         assert!(orderly && found.len() == 2, "hyper refuses or ends it elsewhere: {}", shown());
         assert_eq!(found[0].body, body.data, "{}", shown());
         assert_eq!(found[1].start, "GET /next", "{}", shown());
-        let lines = trailers.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
         assert_eq!(found[0].trailers.len(), lines, "{}", shown());
     }
     true

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// As many as our own limit allows, so that the two limits are one.
-const MAX_FIELDS: usize = crate::proxy::guard::MAX_LINES;
+pub(super) const MAX_FIELDS: usize = crate::proxy::guard::MAX_LINES;
 
 /// What hyper's server makes of a client's bytes: requests that are whole, and whether it found nothing to refuse.
 ///

@@ -36,10 +36,11 @@ const NEEDED: [&str; 12] = [
     "x-real-ip",
 ];
 
-/// Whether a field goes on past a proxy; `named`: the options of `Connection`, in lower case.
+/// Whether a field goes on past a proxy; `named`: the options of `Connection`, in lower case. `close` is what a proxy says
+/// itself there; it names no field.
 pub(super) fn goes_on(name: &[u8], named: &[Vec<u8>]) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    !HOP_BY_HOP.into_iter().any(is) && (NEEDED.into_iter().any(is) || !named.contains(&name.to_ascii_lowercase()))
+    !HOP_BY_HOP.into_iter().any(is) && (NEEDED.into_iter().any(is) || is("close") || !named.contains(&name.to_ascii_lowercase()))
 }
 
 /// The options of a `Connection` field, in lower case.
