@@ -16,9 +16,6 @@ RUN echo 'fn main() {}' >/empty.rs \
  && find . -name Cargo.toml -execdir sh -c 'mkdir -p src && touch src/lib.rs && cp /empty.rs src/main.rs' \;
 
 FROM ${RUST_IMAGE} AS build
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends cmake make \
- && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 ARG PROFILE=release
 # A target that is named, if only as the machine's own, keeps the flag from the build scripts and macros, which cannot

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks that this machine has what the build, the demo and the tests need beside Rust: a C compiler with its linker, cmake
-# (for one of pingora's dependencies) and PostgreSQL's server (the demo and the tests run a private one).
+# Checks that this machine has what the build, the demo and the tests need beside Rust: a C compiler with its linker (for
+# the allocator and the tests' TLS) and PostgreSQL's server (the demo and the tests run a private one).
 #
 # On Debian and its relatives it installs what is missing, as root or through sudo. Elsewhere, and without that right, it
 # names the command that installs it and fails. No database is made and no server started: Debian's package alone would
@@ -54,7 +54,6 @@ release() {
 
 missing() {
     has_compiler || echo compiler
-    command -v cmake >/dev/null || echo cmake
     has_postgresql || echo postgresql
 }
 
@@ -94,7 +93,6 @@ remedy() {
         for part in $missing; do
             case $part in
                 compiler) echo "  - a C compiler (cc), which also links Rust's programs" ;;
-                cmake) echo "  - cmake" ;;
                 postgresql) echo "  - PostgreSQL's server (initdb), which the demo and the tests run privately" ;;
             esac
         done

@@ -13,8 +13,8 @@ absolute() { mkdir -p "$1" && (cd "$1" && pwd -P); }
 say() { echo "dist: $*"; }
 fail() { echo "dist: $*" >&2; exit 1; }
 
-for tool in git python3 cmake cc; do
-    command -v $tool >/dev/null || fail "needs $tool; on Debian: apt-get install git python3 cmake gcc libc6-dev"
+for tool in git python3 cc; do
+    command -v $tool >/dev/null || fail "needs $tool; on Debian: apt-get install git python3 gcc libc6-dev"
 done
 commit=$(git rev-parse --verify --quiet HEAD) || fail "a release is made from a commit, and this is no clone of the repository"
 [ -z "$(git status --porcelain)" ] || say "what is not committed is left out; this is commit $commit"

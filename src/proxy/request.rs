@@ -3,7 +3,7 @@
 use super::fields::{Fault, Fields, Framing, Span};
 use super::syntax::{is_authority, is_target_byte, is_token};
 use crate::config::{Forwarded, HostHeader};
-use pingora_core::protocols::http::authority::{RawTargetAuthority, raw_target_authority};
+use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
 use std::net::IpAddr;
 
 /// A client's request head, as it came.

@@ -23,7 +23,7 @@ struct Said {
 }
 
 impl Machine {
-    /// With this `/etc/os-release`, used by a user who is not root, without a compiler, cmake, PostgreSQL or sudo.
+    /// With this `/etc/os-release`, used by a user who is not root, without a compiler, PostgreSQL or sudo.
     fn new(release: &str) -> Machine {
         let machine = Machine { folder: tempfile::tempdir().unwrap() };
         for folder in ["bin", "etc/postgresql-common", "usr/lib"] {
@@ -80,16 +80,16 @@ impl Machine {
 #[test]
 fn each_system_is_told_in_its_own_words_what_to_install() {
     for (release, command) in [
-        (DEBIAN, "apt-get update && apt-get install --no-install-recommends gcc libc6-dev cmake postgresql\n"),
-        ("ID=ubuntu\nID_LIKE=debian\n", "apt-get install --no-install-recommends gcc libc6-dev cmake postgresql\n"),
-        ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", "apt-get install --no-install-recommends gcc libc6-dev cmake "),
-        ("ID=fedora\n", "    dnf install gcc cmake postgresql-server\n"),
-        ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", "    dnf install gcc cmake postgresql-server\n"),
-        ("NAME=\"Alpine Linux\"\nID=alpine\n", "    apk add gcc musl-dev cmake postgresql\n"),
-        ("ID=arch\n", "    pacman -S --needed gcc cmake postgresql\n"),
-        ("ID=manjaro\nID_LIKE=arch\n", "    pacman -S --needed gcc cmake postgresql\n"),
-        ("ID=nixos\n", "the packages may be called gcc cmake postgresql\n"),
-        ("", "the packages may be called gcc cmake postgresql\n"),
+        (DEBIAN, "apt-get update && apt-get install --no-install-recommends gcc libc6-dev postgresql\n"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "apt-get install --no-install-recommends gcc libc6-dev postgresql\n"),
+        ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", "apt-get install --no-install-recommends gcc libc6-dev "),
+        ("ID=fedora\n", "    dnf install gcc postgresql-server\n"),
+        ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", "    dnf install gcc postgresql-server\n"),
+        ("NAME=\"Alpine Linux\"\nID=alpine\n", "    apk add gcc musl-dev postgresql\n"),
+        ("ID=arch\n", "    pacman -S --needed gcc postgresql\n"),
+        ("ID=manjaro\nID_LIKE=arch\n", "    pacman -S --needed gcc postgresql\n"),
+        ("ID=nixos\n", "the packages may be called gcc postgresql\n"),
+        ("", "the packages may be called gcc postgresql\n"),
     ] {
         let said = Machine::new(release).setup();
         assert!(!said.good && said.text.contains(command), "{release}{}", said.text);
@@ -107,7 +107,7 @@ fn a_system_is_found_where_etc_has_no_word_of_it() {
 
 #[test]
 fn only_what_is_missing_is_named() {
-    let machine = Machine::new("ID=fedora\n").with("cc", "").with("cmake", "");
+    let machine = Machine::new("ID=fedora\n").with("cc", "");
     let said = machine.setup();
     assert!(said.text.contains("dnf install postgresql-server\n") && !said.text.contains("cc"), "{}", said.text);
     let said = machine.with("initdb", "").setup();
@@ -116,7 +116,7 @@ fn only_what_is_missing_is_named() {
 
 #[test]
 fn postgresql_is_found_in_debians_place() {
-    let machine = Machine::new(DEBIAN).with("cc", "").with("cmake", "");
+    let machine = Machine::new(DEBIAN).with("cc", "");
     fs::create_dir_all(machine.path("usr/lib/postgresql/15/bin")).unwrap();
     symlink(machine.path("bin/cc"), machine.path("usr/lib/postgresql/15/bin/initdb")).unwrap();
     assert!(machine.setup().good);
@@ -126,12 +126,12 @@ fn postgresql_is_found_in_debians_place() {
 fn on_macos_it_says_what_to_install_and_that_the_demo_needs_linux() {
     let said = Machine::mac().setup();
     // The `cc` of a new Mac only offers to install one.
-    for words in ["    xcode-select --install\n", "    brew install cmake postgresql@17\n", "need Linux", "docker run"]
+    for words in ["    xcode-select --install\n", "    brew install postgresql@17\n", "need Linux", "docker run"]
     {
         assert!(said.text.contains(words), "{words}: {}", said.text);
     }
     assert!(!said.good && !said.text.contains("as root"), "{}", said.text);
-    let said = Machine::mac().with("xcode-select", "").with("cmake", "").with("initdb", "").setup();
+    let said = Machine::mac().with("xcode-select", "").with("initdb", "").setup();
     assert!(!said.good && said.text.contains("need Linux") && !said.text.contains("brew"), "{}", said.text);
 }
 
@@ -158,7 +158,7 @@ fn as_root_or_through_sudo_debian_gets_what_is_missing_and_no_server_on_port_543
             machine.calls(),
             "update -q [# as shipped]\n\
              install -q -y --no-install-recommends postgresql-common [# as shipped]\n\
-             install -q -y --no-install-recommends gcc libc6-dev cmake postgresql [create_main_cluster = false]\n"
+             install -q -y --no-install-recommends gcc libc6-dev postgresql [create_main_cluster = false]\n"
         );
         let after = fs::read_to_string(machine.path("etc/postgresql-common/createcluster.conf")).unwrap();
         assert_eq!(after, "# as shipped\n");
