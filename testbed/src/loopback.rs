@@ -307,7 +307,7 @@ impl Drop for Handle {
 
 /// Whether one can listen there. Nothing listens for the answer: a child that is forked just then would hold the listener until
 /// it runs its program, and whoever wants the address next would find it taken.
-fn is_free(address: SocketAddr) -> bool {
+pub(crate) fn is_free(address: SocketAddr) -> bool {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;

@@ -1,12 +1,13 @@
 //! A real PostgreSQL: a private cluster in a temporary folder, stopped and started as the test likes.
 
-use crate::{PATIENCE, Process, Signal, guard};
+use crate::{PATIENCE, Process, Signal, guard, loopback};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -23,7 +24,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes the cluster and starts it at a free port of `host`, an address of this machine. Takes one to three seconds, most of it `initdb`.
+    /// Makes the cluster and starts it at a free port of `host`, an address of this machine. The first one of a process takes
+    /// one to three seconds, most of it `initdb`.
     ///
     /// # Errors
     /// When PostgreSQL's server is not installed, naming the package; when its programs fail, with what they said.
@@ -40,6 +42,16 @@ impl Postgres {
     }
 
     fn make(host: IpAddr, encryption: Option<(&str, &str)>) -> io::Result<Postgres> {
+        let mut postgres = Postgres::without_cluster(free_port(host)?)?;
+        postgres.copy_cluster()?;
+        if let Some((certificate, key)) = encryption {
+            postgres.encrypt(certificate, key)?;
+        }
+        postgres.resume()?;
+        Ok(postgres)
+    }
+
+    fn without_cluster(address: SocketAddr) -> io::Result<Postgres> {
         let bin = binaries()?;
         let user = Account::to_run_as()?;
         let folder = tempfile::Builder::new().prefix("testbed-postgres-").tempdir()?;
@@ -47,14 +59,31 @@ impl Postgres {
         if let Some(user) = &user {
             std::os::unix::fs::chown(folder.path(), Some(user.uid), Some(user.gid))?;
         }
-        let password = folder.path().join("password");
+        Ok(Postgres { bin, folder, address, user, settings: vec![], server: None })
+    }
+
+    /// A process makes the cluster once and copies it for every server: `initdb` takes a second and more of a processor.
+    fn copy_cluster(&self) -> io::Result<()> {
+        // Never dropped: the guard removes its folder.
+        static ORIGINAL: Mutex<Option<Postgres>> = Mutex::new(None);
+        let mut original = ORIGINAL.lock().unwrap_or_else(|e| e.into_inner());
+        if original.is_none() {
+            let new = Postgres::without_cluster(self.address)?;
+            new.make_cluster()?;
+            *original = Some(new);
+        }
+        let data = original.as_ref().map(|original| original.folder.path().join("data"));
+        let said = Command::new("cp").arg("-a").args(data).arg(self.folder.path()).output()?;
+        check("cp", &said)
+    }
+
+    fn make_cluster(&self) -> io::Result<()> {
+        let password = self.folder.path().join("password");
         std::fs::write(&password, PASSWORD)?;
-        if let Some(user) = &user {
+        if let Some(user) = &self.user {
             std::os::unix::fs::chown(&password, Some(user.uid), Some(user.gid))?;
         }
-        let address = TcpListener::bind((host, 0))?.local_addr()?;
-        let mut postgres = Postgres { bin, folder, address, user, settings: vec![], server: None };
-        postgres.run(
+        self.run(
             "initdb",
             &[
                 "--pgdata=data",
@@ -67,14 +96,9 @@ impl Postgres {
             ],
         )?;
         // Apps elsewhere than on loopback are let in too, with the password.
-        let rules = postgres.folder.path().join("data/pg_hba.conf");
+        let rules = self.folder.path().join("data/pg_hba.conf");
         OpenOptions::new().append(true).open(rules)?.write_all(b"host all all all scram-sha-256\n")?;
-        postgres.create_database()?;
-        if let Some((certificate, key)) = encryption {
-            postgres.encrypt(certificate, key)?;
-        }
-        postgres.resume()?;
-        Ok(postgres)
+        self.create_database()
     }
 
     fn encrypt(&mut self, certificate: &str, key: &str) -> io::Result<()> {
@@ -177,7 +201,7 @@ impl Postgres {
         check("postgres --single", &said)
     }
 
-    fn run(&mut self, program: &str, arguments: &[&str]) -> io::Result<()> {
+    fn run(&self, program: &str, arguments: &[&str]) -> io::Result<()> {
         let said = self.command(program).args(arguments).output()?;
         check(program, &said)
     }
@@ -202,6 +226,15 @@ impl Drop for Postgres {
 
 /// Not a secret: the cluster listens on loopback and lives as long as a test. It shows that passwords are passed on.
 const PASSWORD: &str = "s3cret";
+
+/// A port of `host` that nobody has. It is below those that the kernel gives to connections by itself (from 32768 on): the
+/// server takes it a moment later, and again after each stop.
+fn free_port(host: IpAddr) -> io::Result<SocketAddr> {
+    let any = || SocketAddr::new(host, fastrand::u16(10_000..32_000));
+    (0..1000).map(|_| any()).find(|address| loopback::is_free(*address)).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::AddrInUse, format!("none of a thousand ports of {host} can be bound"))
+    })
+}
 
 fn check(program: &str, said: &std::process::Output) -> io::Result<()> {
     // Single-user mode tells of errors and exits with 0 all the same.
