@@ -33,6 +33,20 @@ pub fn docker<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String
     try_docker(arguments).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Waits until a container's process has ended, and returns with which status.
+///
+/// # Panics
+/// When it still runs after [`PATIENCE`](crate::PATIENCE), or the engine fails.
+#[track_caller]
+pub fn wait_ended(container: &str) -> i32 {
+    // One command that waits: to ask again and again would keep an engine busy that has better things to do.
+    let patience = crate::PATIENCE.as_secs().to_string();
+    let said = Command::new("timeout").args([&patience, "docker", "wait", container]).stdin(Stdio::null()).output();
+    let said = said.expect("timeout is part of every Linux system");
+    let status = String::from_utf8_lossy(&said.stdout).trim().parse();
+    status.unwrap_or_else(|_| panic!("{container} ends: {}: {}", said.status, String::from_utf8_lossy(&said.stderr)))
+}
+
 /// The engine's version, or `None` where no engine answers.
 pub fn engine_version() -> Option<&'static str> {
     static VERSION: OnceLock<Option<String>> = OnceLock::new();

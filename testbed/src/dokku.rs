@@ -2,7 +2,7 @@
 //! It is an emulation of that order, not Dokku.
 
 use crate::docker::{Bridge, docker, try_docker, unique};
-use crate::{App, confined, eventually, guard};
+use crate::{App, confined, guard};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -239,13 +239,6 @@ impl<'a> DokkuApp<'a> {
                 Err(last)
             }
         }
-    }
-
-    /// Waits until a container's process has ended.
-    pub fn wait_ended(container: &str) {
-        eventually(&format!("{container} ends"), || {
-            docker(["inspect", "--format", "{{.State.Running}}", container]) == "false"
-        });
     }
 }
 

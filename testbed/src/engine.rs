@@ -3,7 +3,7 @@
 //! What runs is what runs on loopback: the workspace's binaries, mounted into an image that holds nothing else. Each
 //! container is confined as an operator would confine it: not root, no capability, a read-only file system.
 
-use crate::docker::{Bridge, bare_image, docker, engine_answers, try_docker, unique};
+use crate::docker::{Bridge, bare_image, docker, engine_answers, try_docker, unique, wait_ended};
 use crate::{App, Container, Network, Restart, Signal, guard};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -211,6 +211,10 @@ impl Container for Member {
         let state = self.inspect("{{.State.Status}} {{.State.ExitCode}}");
         let (status, code) = state.split_once(' ').expect("two words");
         (status == "exited").then(|| code.parse().expect("a number"))
+    }
+
+    fn wait_exit(&self) -> i32 {
+        wait_ended(&self.id)
     }
 
     fn output(&self) -> String {

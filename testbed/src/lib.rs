@@ -81,12 +81,19 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn eventually_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
+        let looked = Instant::now();
         if let Some(found) = look() {
             return found;
         }
         assert!(start.elapsed() < PATIENCE, "did not happen within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        pause_after_look(looked);
     }
+}
+
+/// Waits a few milliseconds before the next look; after one that took longer, as a command of docker's does, for as long
+/// as it took: half of the time is left to those that are waited for.
+pub(crate) fn pause_after_look(began: Instant) {
+    std::thread::sleep(began.elapsed().clamp(Duration::from_millis(5), Duration::from_millis(200)));
 }
 
 /// Path of a binary of this workspace, found next to the test that runs.

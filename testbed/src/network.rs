@@ -104,12 +104,13 @@ pub trait Container: Send + Sync {
     fn wait_for_line(&self, text: &str) -> String {
         let start = Instant::now();
         loop {
+            let looked = Instant::now();
             let output = self.output();
             if let Some(line) = output.lines().find(|l| l.contains(text)) {
                 return line.to_owned();
             }
             assert!(start.elapsed() < crate::PATIENCE, "no line with {text:?} from {}:\n{output}", self.name());
-            std::thread::sleep(Duration::from_millis(5));
+            crate::pause_after_look(looked);
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
-use testbed::docker::{Bridge, Guest, docker, engine_answers, try_docker};
+use testbed::docker::{Bridge, Guest, docker, engine_answers, try_docker, wait_ended};
 use testbed::dokku::{Attachment, Check, DokkuApp, Ending, Retirement};
 use testbed::{App, Load, Loss, LossKind, Plan, Told, Wire, eventually};
 
@@ -248,8 +248,7 @@ fn a_redeploy_of_the_proxy_itself_loses_only_what_asks_where_nobody_listens() {
         let new = &bed.proxy.containers()[0];
         listens.push((bed.proxy.address(new), millis(docker(["logs", new]).split(' ').next().unwrap())));
         for old in bed.proxy.retiring() {
-            DokkuApp::wait_ended(&old);
-            assert_eq!(docker(["inspect", "--format", "{{.State.ExitCode}}", &old]), "0", "{}", docker(["logs", &old]));
+            assert_eq!(wait_ended(&old), 0, "{}", docker(["logs", &old]));
             ends.push((old_address.clone(), millis(&docker(["inspect", "--format", "{{.State.FinishedAt}}", &old]))));
         }
         bed.proxy.retire();

@@ -144,7 +144,8 @@ fn a_file_that_vanishes_is_an_error_of_the_reload_and_the_old_one_serves_on() {
 
     std::fs::remove_file(proxy.config_path()).unwrap();
     eventually("its absence is noticed", || refusal(&proxy).is_some_and(|why| why.contains("proxy.toml")));
-    assert!(proxy.lines("ERROR").iter().any(|line| line.contains("the file is gone")), "{}", proxy.output());
+    // What was printed gets here a moment later than the answer about it.
+    proxy.wait_for_line("the file is gone");
     assert_eq!(proxy.lines("ERROR").len(), 1, "said once\n{}", proxy.output());
     assert_eq!([proxy.get("/").text(), proxy.get("/other").text()], ["app", "other"]);
     proxy.signal(Signal::SIGHUP);
