@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A running program in a process group of its own. Killed, with all that it started, when dropped; its last output is
@@ -89,14 +89,26 @@ impl Process {
 
     /// All lines so far that contain `text`.
     pub fn lines_with(&self, text: &str) -> Vec<String> {
-        let output = self.output.lock().unwrap_or_else(|e| e.into_inner());
-        output.lines.iter().filter(|l| l.contains(text)).cloned().collect()
+        self.printed().lines.iter().filter(|l| l.contains(text)).cloned().collect()
     }
 
     /// Everything it printed so far; the oldest lines are dropped beyond [`Output::MOST`].
     pub fn output(&self) -> String {
-        let output = self.output.lock().unwrap_or_else(|e| e.into_inner());
-        output.lines.iter().fold(String::new(), |text, line| text + line + "\n")
+        self.printed().lines.iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    /// What was read so far; of a program that has ended, all of it, unless a child of its own goes on printing.
+    fn printed(&self) -> MutexGuard<'_, Output> {
+        let start = Instant::now();
+        loop {
+            let ended = self.exited().is_some();
+            let output = self.output.lock().unwrap_or_else(|e| e.into_inner());
+            if !ended || output.readers == 0 || start.elapsed() > Duration::from_secs(1) {
+                return output;
+            }
+            drop(output);
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Ends it: `first`, and SIGKILL to the whole group if that did not do within `grace`.

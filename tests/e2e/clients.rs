@@ -599,6 +599,7 @@ fn a_client_of_another_protocol_is_told_what_it_speaks_and_the_log_says_it_once(
         assert_own(&response, 400);
         assert!(response.text().contains(&format!("the client speaks {protocol}")), "{}", response.text());
     }
+    bed.proxy.wait_for_line("the client speaks");
     assert_eq!(bed.proxy.lines("the client speaks").len(), 1, "{}", bed.proxy.output());
     assert_eq!(bed.origin().requests(), 0);
 }

@@ -77,5 +77,6 @@ fn a_flood_of_another_proxys_probes_is_one_line_in_the_log() {
         assert_eq!(wire.response().unwrap().status, 508);
     }
     proxy.wait_serving("/");
+    proxy.wait_for_line("the proxies form a ring");
     assert_eq!(proxy.lines("the proxies form a ring").len(), 1, "{}", proxy.output());
 }
