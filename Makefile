@@ -15,7 +15,7 @@ TIMED = -Z unstable-options --report-time --test-threads $(TEST_THREADS)
 
 # Tests at once. Most of the end-to-end tests wait rather than compute, so two cores stand more than the two that the test
 # harness would take; and a Docker Engine has room for some thirty networks, of which a test makes one or two.
-TEST_THREADS ?= 6
+TEST_THREADS ?= 4
 
 # In the second pass of the end-to-end tests the proxy has three threads. Left out are those on an engine, and those that
 # ask nothing of a proxy.

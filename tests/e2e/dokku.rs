@@ -222,8 +222,7 @@ fn a_deploy_without_checks_is_waited_out() {
         return;
     }
     let network = Bridge::new(&[]);
-    // Two containers are stopped, removed, and made anew meanwhile: a busy engine takes longer than the shipped wait.
-    let mut bed = Bed::waiting("15s", &network, careful(), 2, Attachment::PostCreate);
+    let mut bed = Bed::new(&network, careful(), 2, Attachment::PostCreate);
     bed.app.retirement = Retirement::Before;
     bed.app.check = Check::Uptime(Duration::ZERO);
     let load = bed.load();
