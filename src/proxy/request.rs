@@ -80,7 +80,9 @@ impl<'a> RequestHead<'a> {
     fn check_host(&self) -> Result<(), Fault> {
         let authority = match raw_target_authority(self.target()) {
             RawTargetAuthority::None => None,
-            RawTargetAuthority::Absolute { authority, .. } if is_authority(authority) && self.reads_alike(authority) => {
+            RawTargetAuthority::Absolute { authority, .. }
+                if is_authority(authority) && self.reads_alike(authority) =>
+            {
                 Some(authority)
             }
             RawTargetAuthority::Absolute { .. } | RawTargetAuthority::AmbiguousAuthority => {

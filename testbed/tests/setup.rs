@@ -126,8 +126,7 @@ fn postgresql_is_found_in_debians_place() {
 fn on_macos_it_says_what_to_install_and_that_the_demo_needs_linux() {
     let said = Machine::mac().setup();
     // The `cc` of a new Mac only offers to install one.
-    for words in ["    xcode-select --install\n", "    brew install postgresql@17\n", "need Linux", "docker run"]
-    {
+    for words in ["    xcode-select --install\n", "    brew install postgresql@17\n", "need Linux", "docker run"] {
         assert!(said.text.contains(words), "{words}: {}", said.text);
     }
     assert!(!said.good && !said.text.contains("as root"), "{}", said.text);

@@ -40,7 +40,8 @@ const NEEDED: [&str; 12] = [
 /// itself there; it names no field.
 pub(super) fn goes_on(name: &[u8], named: &[Vec<u8>]) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    !HOP_BY_HOP.into_iter().any(is) && (NEEDED.into_iter().any(is) || is("close") || !named.contains(&name.to_ascii_lowercase()))
+    !HOP_BY_HOP.into_iter().any(is)
+        && (NEEDED.into_iter().any(is) || is("close") || !named.contains(&name.to_ascii_lowercase()))
 }
 
 /// The options of a `Connection` field, in lower case.
