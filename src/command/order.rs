@@ -2,10 +2,11 @@
 
 use super::client;
 use crate::admin::verb::{Done, Verb};
+use crate::clock;
 use crate::config::Sockets;
 use http::{Method, StatusCode};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::sleep;
 
 /// Between two looks at what still runs.
@@ -24,12 +25,12 @@ pub async fn order(sockets: Sockets, verb: Verb, wait: Option<Duration>) -> Exit
 }
 
 async fn obeyed(sockets: &Sockets, verb: &Verb, wait: Option<Duration>) -> Result<(), String> {
-    let began = Instant::now();
+    let began = clock::now();
     let mut done = give(sockets, verb).await?;
     done.lines.iter().for_each(|line| println!("{line}"));
     let Some(wait) = wait.filter(|_| done.in_flight > 0) else { return Ok(()) };
     while done.in_flight > 0 {
-        if began.elapsed() > wait {
+        if clock::now() - began > wait {
             return Err(format!(
                 "after {} {} of its requests and streams still run (WebSockets last as long as their clients want); it \
                  stays drained",
