@@ -294,12 +294,14 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
     page.is_within("evenkeel_outage_seconds", &[empty], (up.start() - 0.5)..=*up.end());
     page.is("evenkeel_upstream_healthy", &[app], 1);
     page.is("evenkeel_upstream_healthy", &[empty], 0);
+    page.is("evenkeel_upstream_paused", &[empty], 0);
     page.is("evenkeel_upstream_no_answer_seconds", &[], 0);
 
     let replica = format!("endpoint=\"{}\"", origin.address());
     let at = [app, replica.as_str()];
     page.is("evenkeel_endpoint_usable", &at, 1);
     page.is("evenkeel_endpoint_draining", &at, 0);
+    page.is("evenkeel_endpoint_drained", &at, 0);
     page.is("evenkeel_endpoint_no_answer_seconds", &at, 0);
     page.is("evenkeel_endpoint_in_flight", &at, 1);
     page.is("evenkeel_endpoint_streams", &at, 1);
