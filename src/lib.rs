@@ -5,7 +5,8 @@
 //! A [`Route`](config::Route) leads to an [`Upstream`](upstream::Upstream): a name in DNS. Each address that the name
 //! resolves to is an [`Endpoint`](upstream::Endpoint). DNS makes it *active* or *draining*; probes and traffic make it
 //! *unproven*, *up* or *down*; apart from that it may be *suspect* (its address may be another app's by now) or
-//! *ejected* (it fails where the others answer). A request *in flight* is counted by a [`Lease`](upstream::Lease).
+//! *ejected* (it fails where the others answer). An operator may have it *drained*, or the
+//! upstream *paused*. A request *in flight* is counted by a [`Lease`](upstream::Lease).
 //!
 //! # A request's way
 //!
@@ -26,8 +27,8 @@
 //! probe/      the probe loop: likewise for health
 //! proxy/      the data path: connections, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
-//! admin/      /metrics, /status, /ready
-//! command/    check, status, ready, hold
+//! admin/      /metrics, /status, /ready; the operator's orders
+//! command/    check, status, ready, drain, undrain, pause, resume, hold
 //! failure.rs  failed requests: the log and the last fifty
 //! namespace.rs  what this container shares with others
 //! linux.rs    what other systems lack

@@ -1,7 +1,7 @@
 //! The `evenkeel` command: arguments and logging; everything else is in the library.
 
 use clap::{Args, Parser, Subcommand};
-use evenkeel::admin::verb::{Replica, Verb};
+use evenkeel::admin::verb::{self, Replica, Verb};
 use evenkeel::command;
 use evenkeel::server::{self, Source};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ enum Command {
     /// Send a replica nothing new; what it has finishes. It stays so, whatever DNS says, until `undrain` or a restart.
     Drain {
         #[command(flatten)]
-        whom: Whom,
+        replicas: Replicas,
         /// End only when it has no request left, and fail after this time, as in 30s.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
@@ -50,16 +50,19 @@ enum Command {
     /// Send a drained replica requests again.
     Undrain {
         #[command(flatten)]
-        whom: Whom,
+        replicas: Replicas,
     },
-    /// Have an upstream's requests wait, each for up to its `wait`; those that run finish.
+    /// Have an upstream's requests wait, each for up to its `wait`; those that run finish. It stays so until `resume` or a
+    /// restart.
     Pause {
         /// The upstream's name in the configuration.
+        #[arg(value_parser = upstream_name)]
         upstream: String,
     },
     /// Have a paused upstream's requests go on.
     Resume {
         /// The upstream's name in the configuration.
+        #[arg(value_parser = upstream_name)]
         upstream: String,
     },
     /// Do nothing but hold a container's address, for proxies that join its network and take over from each other.
@@ -68,16 +71,25 @@ enum Command {
 
 /// Which replica is meant.
 #[derive(Args)]
-struct Whom {
+struct Replicas {
     /// Its address as `status` shows it, with or without the port.
     address: Replica,
     /// In this upstream only; without it in each that has this address.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = upstream_name)]
     upstream: Option<String>,
 }
 
-impl Whom {
-    fn replica(self) -> Replica {
+/// Reads the name of an upstream.
+fn upstream_name(text: &str) -> Result<String, String> {
+    if verb::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("is no upstream's name; see `evenkeel status`".to_owned())
+    }
+}
+
+impl Replicas {
+    fn named(self) -> Replica {
         Replica { upstream: self.upstream, ..self.address }
     }
 }
@@ -91,8 +103,8 @@ fn main() -> ExitCode {
         Some(Command::Status { watch }) => return ask(command::status(source.sockets(), watch)),
         Some(Command::Ready) => return ask(command::ready(source.sockets())),
         Some(Command::Hold) => return ask(command::hold()),
-        Some(Command::Drain { whom, wait }) => return order(Verb::Drain(whom.replica()), wait),
-        Some(Command::Undrain { whom }) => return order(Verb::Undrain(whom.replica()), None),
+        Some(Command::Drain { replicas, wait }) => return order(Verb::Drain(replicas.named()), wait),
+        Some(Command::Undrain { replicas }) => return order(Verb::Undrain(replicas.named()), None),
         Some(Command::Pause { upstream }) => return order(Verb::Pause(upstream), None),
         Some(Command::Resume { upstream }) => return order(Verb::Resume(upstream), None),
         Some(Command::Check) | None => {}

@@ -14,12 +14,14 @@ use crate::linux::{self, abstract_name};
 use crate::namespace::container;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -85,7 +87,8 @@ struct Peer {
 }
 
 impl Peer {
-    /// Whether it may tell this process what to do: it could stop it, too.
+    /// Whether it may tell this process what to do. In a process namespace of its own it could stop it as well; where
+    /// containers share a network namespace only, root and this user of each of them may.
     fn may_order(self) -> bool {
         self.user == 0 || self.user == nix::unistd::geteuid().as_raw()
     }
@@ -136,10 +139,21 @@ fn answer(request: &Request<Incoming>, source: &dyn Source, peer: Option<Peer>, 
     }
 }
 
+/// Says that an order was refused, once a second at most: anybody in this network namespace can send some.
+fn note_refused(who: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let now = clock::now();
+    let mut last = LAST.lock();
+    if last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1)) {
+        *last = Some(now);
+        warn!("an order was refused: {who}");
+    }
+}
+
 fn order(request: &Request<Incoming>, source: &dyn Source, peer: Option<Peer>) -> Reply {
     let Some(peer) = peer.filter(|peer| peer.may_order()) else {
         let who = peer.map_or("it is not known who asks".to_owned(), |peer| format!("this is {peer}"));
-        warn!(target = %request.uri(), "an order was refused: {who}");
+        note_refused(&who);
         let user = nix::unistd::geteuid();
         let why = format!("only root and the proxy's own user, {user}, may order this; {who}\n");
         return respond(StatusCode::FORBIDDEN, TEXT, why);

@@ -26,7 +26,7 @@ impl Source for Told {
     }
 
     fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
-        Ok(Done { lines: vec![format!("{verb:?} for {who}")], in_flight: 0 })
+        Ok(Done { lines: vec![format!("{verb:?} for {who}")], ..Done::default() })
     }
 }
 

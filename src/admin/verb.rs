@@ -14,6 +14,8 @@ pub enum Verb {
     Drain(Replica),
     /// Send it requests again.
     Undrain(Replica),
+    /// Say how it stands with a replica, and change nothing.
+    Look(Replica),
     /// Have the requests of this upstream wait.
     Pause(String),
     /// Have them go on.
@@ -31,6 +33,11 @@ pub struct Replica {
     pub upstream: Option<String>,
 }
 
+/// Whether this can be an upstream's name: what needs no escaping in a query.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
 /// What came of a verb.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -38,6 +45,8 @@ pub struct Done {
     pub lines: Vec<String>,
     /// Requests and streams that the replicas in question still have.
     pub in_flight: u32,
+    /// Whether all replicas in question are drained, or the upstream is paused.
+    pub in_force: bool,
 }
 
 impl FromStr for Replica {
@@ -66,7 +75,7 @@ impl fmt::Display for Replica {
 impl Verb {
     /// Whether [`Verb::from_target`] knows this path.
     pub(super) fn is_path(path: &str) -> bool {
-        ["/drain", "/undrain", "/pause", "/resume"].contains(&path)
+        ["/drain", "/undrain", "/look", "/pause", "/resume"].contains(&path)
     }
 
     /// Path and query of the request that asks for it.
@@ -78,6 +87,7 @@ impl Verb {
         match self {
             Verb::Drain(replica) => format!("/drain?{}", about(replica)),
             Verb::Undrain(replica) => format!("/undrain?{}", about(replica)),
+            Verb::Look(replica) => format!("/look?{}", about(replica)),
             Verb::Pause(upstream) => format!("/pause?upstream={upstream}"),
             Verb::Resume(upstream) => format!("/resume?upstream={upstream}"),
         }
@@ -99,9 +109,10 @@ impl Verb {
         match path {
             "/drain" => Ok(Verb::Drain(replica()?)),
             "/undrain" => Ok(Verb::Undrain(replica()?)),
+            "/look" => Ok(Verb::Look(replica()?)),
             "/pause" => Ok(Verb::Pause(named()?)),
             "/resume" => Ok(Verb::Resume(named()?)),
-            _ => Err("there are /drain, /undrain, /pause and /resume".to_owned()),
+            _ => Err("there are /drain, /undrain, /look, /pause and /resume".to_owned()),
         }
     }
 }
@@ -121,6 +132,7 @@ mod tests {
             Verb::Drain(replica("10.0.0.7:8080", Some("db-checker"))),
             Verb::Undrain(replica("fd00::7", Some("a.b_c-d"))),
             Verb::Undrain(replica("[fd00::7]:80", None)),
+            Verb::Look(replica("10.0.0.7", None)),
             Verb::Pause("db-checker".to_owned()),
             Verb::Resume("db-checker".to_owned()),
         ] {

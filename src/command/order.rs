@@ -5,6 +5,7 @@ use crate::admin::verb::{Done, Verb};
 use crate::clock;
 use crate::config::Sockets;
 use http::{Method, StatusCode};
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -12,8 +13,8 @@ use tokio::time::sleep;
 /// Between two looks at what still runs.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Gives the order to the process that has these sockets. With `wait` it ends once nothing runs there any more, or fails
-/// after that time.
+/// Gives the order to the process that has these sockets. With `wait`, which is for [`Verb::Drain`], it ends once nothing
+/// runs there any more, and fails after that time.
 pub async fn order(sockets: Sockets, verb: Verb, wait: Option<Duration>) -> ExitCode {
     match obeyed(&sockets, &verb, wait).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -26,23 +27,33 @@ pub async fn order(sockets: Sockets, verb: Verb, wait: Option<Duration>) -> Exit
 
 async fn obeyed(sockets: &Sockets, verb: &Verb, wait: Option<Duration>) -> Result<(), String> {
     let began = clock::now();
-    let mut done = give(sockets, verb).await?;
-    done.lines.iter().for_each(|line| println!("{line}"));
-    let Some(wait) = wait.filter(|_| done.in_flight > 0) else { return Ok(()) };
-    while done.in_flight > 0 {
+    give(sockets, verb).await?.lines.iter().for_each(|line| say(line));
+    let (Some(wait), Verb::Drain(replica)) = (wait, verb) else { return Ok(()) };
+    loop {
+        // At least once: a request that was placed just before may not be counted yet.
+        sleep(LOOK).await;
+        let found = give(sockets, &Verb::Look(replica.clone())).await?;
+        if !found.in_force {
+            return Err(format!("{replica} is no longer drained: somebody undrained it, or the proxy was restarted"));
+        }
+        if found.in_flight == 0 {
+            say("nothing runs there any more");
+            return Ok(());
+        }
         if clock::now() - began > wait {
             return Err(format!(
                 "after {} {} of its requests and streams still run (WebSockets last as long as their clients want); it \
                  stays drained",
                 humantime::format_duration(wait),
-                done.in_flight
+                found.in_flight
             ));
         }
-        sleep(LOOK).await;
-        done = give(sockets, verb).await?;
     }
-    println!("nothing runs there any more");
-    Ok(())
+}
+
+/// A reader that left wants no more.
+fn say(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
 }
 
 async fn give(sockets: &Sockets, verb: &Verb) -> Result<Done, String> {

@@ -166,7 +166,7 @@ impl Pool {
         self.notice(now);
         let Some(index) = self.index(id) else { return };
         let interval = self.settings.probe_interval;
-        let draining = !self.endpoints[index].active();
+        let draining = !self.endpoints[index].active() || self.endpoints[index].drained;
         let condition = &mut self.endpoints[index].condition;
         condition.doubted = false;
         let through = !matches!(result, ProbeResult::ConnectTimedOut | ProbeResult::Exhausted);
@@ -292,7 +292,7 @@ impl Pool {
         others.any(|(_, e)| e.working() && e.window.limit().is_none())
     }
 
-    fn new_window(&self, index: usize, now: Instant) -> Window {
+    pub(super) fn new_window(&self, index: usize, now: Instant) -> Window {
         let new = if self.is_among_warm(index) { Window::careful } else { Window::opening };
         new(&self.borne, now)
     }

@@ -210,12 +210,12 @@ impl Pool {
     fn join(&mut self, address: SocketAddr, now: Instant) {
         self.last_id += 1;
         let mut endpoint = Endpoint::new(EndpointId(self.last_id), address, now);
-        endpoint.drained = self.orders.is_drained(address.ip());
-        let drained = endpoint.drained;
+        let drained = self.orders.drained_by(address.ip()).map(|who| format!("{who}, before it joined"));
+        endpoint.drained = drained.is_some();
         self.endpoints.push(endpoint);
         self.say(Some(address), EventKind::Joined);
-        if drained {
-            self.say(Some(address), EventKind::Drained("an order from before it joined".to_owned()));
+        if let Some(who) = drained {
+            self.say(Some(address), EventKind::Drained(who));
         }
         self.wake_by(now);
         self.changed = true;

@@ -4,24 +4,28 @@
 //! say. An order outlives DNS answers: an address that leaves and comes back is drained still. It ends with the process.
 
 use super::Pool;
+use super::endpoint::Health;
 use super::event::EventKind;
+use super::window::{STUCK_ALONE, Window};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 /// Addresses that may be drained at once: as many as an answer of DNS may hold.
 const MOST: usize = 4096;
 
 /// The orders in force.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    drained: Vec<IpAddr>,
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Orders {
+    /// Each address with who had it drained, in the order in which they were.
+    drained: Vec<(IpAddr, String)>,
     pub(super) paused: bool,
 }
 
 impl Orders {
-    pub(super) fn is_drained(&self, ip: IpAddr) -> bool {
-        self.drained.contains(&ip)
+    /// Who had this address drained; `None`: nobody.
+    pub(super) fn drained_by(&self, ip: IpAddr) -> Option<&str> {
+        self.drained.iter().find(|(other, _)| *other == ip).map(|(_, who)| who.as_str())
     }
 }
 
@@ -51,29 +55,36 @@ impl Pool {
     /// Nobody knows the address, or too many are drained.
     pub fn set_drained(&mut self, ip: IpAddr, drained: bool, who: &str, now: Instant) -> Result<bool, NotDone> {
         self.notice(now);
-        if self.orders.is_drained(ip) == drained {
+        if self.is_drained(ip) == drained {
             return if drained || self.knows(ip) { Ok(false) } else { Err(NotDone::Unknown) };
         }
-        let event: fn(String) -> EventKind = if drained {
+        let (event, reason): (fn(String) -> EventKind, String) = if drained {
             if !self.knows(ip) {
                 return Err(NotDone::Unknown);
             }
             if self.orders.drained.len() == MOST {
                 return Err(NotDone::TooMany);
             }
-            self.orders.drained.push(ip);
-            EventKind::Drained
+            self.orders.drained.push((ip, who.to_owned()));
+            (EventKind::Drained, format!("by {who}"))
         } else {
-            self.orders.drained.retain(|other| *other != ip);
-            EventKind::Undrained
+            self.orders.drained.retain(|(other, _)| *other != ip);
+            (EventKind::Undrained, format!("undrained by {who}"))
         };
+        if !self.knows(ip) {
+            self.say(Some(SocketAddr::new(ip, self.settings.port)), event(who.to_owned()));
+        }
         for index in 0..self.endpoints.len() {
             if self.endpoints[index].address.ip() == ip {
                 self.endpoints[index].drained = drained;
-                self.say(Some(self.endpoints[index].address), event(who.to_owned()));
+                if !drained {
+                    // It may have been restarted meanwhile, between two probes.
+                    self.endpoints[index].window = self.new_window(index, now);
+                    self.wake_by(now + STUCK_ALONE);
+                }
+                self.transition(index, event(who.to_owned()), &reason, now);
             }
         }
-        self.touch();
         self.settle(now);
         Ok(true)
     }
@@ -88,6 +99,13 @@ impl Pool {
         let event = if paused { EventKind::Paused } else { EventKind::Resumed };
         self.say(None, event(who.to_owned()));
         self.changed = true;
+        if !paused {
+            // What waited comes at the pace that replicas are known to bear, as after an outage.
+            for endpoint in self.endpoints.iter_mut().filter(|e| e.condition.health == Health::Up) {
+                endpoint.window = Window::opening(&self.borne, now);
+            }
+            self.wake_by(now + STUCK_ALONE);
+        }
         true
     }
 
@@ -96,9 +114,25 @@ impl Pool {
         self.orders.paused
     }
 
+    /// Whether an operator took this address out of use.
+    pub fn is_drained(&self, ip: IpAddr) -> bool {
+        self.orders.drained_by(ip).is_some()
+    }
+
     /// The drained addresses, in the order in which they were drained.
-    pub fn drained(&self) -> &[IpAddr] {
-        &self.orders.drained
+    pub fn drained(&self) -> Vec<IpAddr> {
+        self.orders.drained.iter().map(|(ip, _)| *ip).collect()
+    }
+
+    /// The orders in force, for [`Pool::take_over`].
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
+    }
+
+    /// Has the orders of another pool, which this one replaces, be in force here. To be called while nobody is known yet.
+    pub fn take_over(&mut self, orders: Orders) {
+        self.orders = orders;
+        self.changed = true;
     }
 
     fn knows(&self, ip: IpAddr) -> bool {

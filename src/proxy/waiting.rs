@@ -56,10 +56,12 @@ impl Exchange<'_> {
     }
 
     /// Until when a request waits that joined the queue then and had waited for so long before. While nobody is usable it is
-    /// `wait` from the outage's beginning, and once somebody is back `wait` from the request's own: its turn comes.
+    /// `wait` from the outage's beginning, and once somebody is back `wait` from the request's own: its turn comes. A pause is
+    /// no outage: it was ordered, and ends soon.
     fn deadline(&self, joined: Instant, waited: Duration) -> Instant {
         let own = joined + self.config.wait.saturating_sub(waited);
-        let outage = self.upstream.outage_since().map(|since| since + self.config.wait);
+        let outage =
+            self.upstream.outage_since().filter(|_| !self.upstream.is_paused()).map(|since| since + self.config.wait);
         outage.map_or(own, |outage| own.min(outage)).max(joined + MIN_WAIT)
     }
 

@@ -125,6 +125,11 @@ impl Live {
                 }
                 None => {
                     let live = Upstream::new(upstream.clone(), settings, self.workers);
+                    // An operator's orders are for what the name stands for, whatever its address.
+                    if let Some((old, _)) = running.upstreams.iter().find(|(_, old)| old.name == upstream.name) {
+                        let orders = old.apply(|pool, _| pool.orders());
+                        live.apply(|pool, _| pool.take_over(orders));
+                    }
                     begun.push(live.clone());
                     live
                 }

@@ -159,7 +159,7 @@ pub fn run(config: Config, file: Option<FileText>, source: Source) -> Result<(),
 /// another process. Without it the proxy serves all the same.
 fn bind_local(listen: SocketAddr) -> Option<std::os::unix::net::UnixListener> {
     admin::local::bind(listen)
-        .inspect_err(|error| warn!(%error, "`evenkeel drain` and the like will fail: their socket cannot be opened"))
+        .inspect_err(|error| warn!(%error, "`evenkeel drain` and the like will fail, and `evenkeel ready` where server.admin is off: their socket cannot be opened"))
         .ok()
 }
 

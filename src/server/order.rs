@@ -19,55 +19,51 @@ type Entry = (Arc<Upstream>, Arc<config::Upstream>);
 /// Why not, and what to do.
 pub(super) fn obey(upstreams: &[Entry], verb: &Verb, who: &str) -> Result<Done, String> {
     match verb {
-        Verb::Drain(replica) => set_drained(upstreams, replica, true, who),
-        Verb::Undrain(replica) => set_drained(upstreams, replica, false, who),
+        Verb::Drain(replica) => set_drained(upstreams, replica, Some((true, who))),
+        Verb::Undrain(replica) => set_drained(upstreams, replica, Some((false, who))),
+        Verb::Look(replica) => set_drained(upstreams, replica, None),
         Verb::Pause(name) => set_paused(upstreams, name, true, who),
         Verb::Resume(name) => set_paused(upstreams, name, false, who),
     }
 }
 
-fn set_drained(upstreams: &[Entry], replica: &Replica, drained: bool, who: &str) -> Result<Done, String> {
+/// `order`: whether it is to be drained or not, and who says so; `None`: nothing is to change.
+fn set_drained(upstreams: &[Entry], replica: &Replica, order: Option<(bool, &str)>) -> Result<Done, String> {
     let named = match &replica.upstream {
         Some(name) => std::slice::from_ref(find(upstreams, name)?),
         None => upstreams,
     };
-    let mut done = Done::default();
-    let mut found = false;
+    let mut done = Done { in_force: true, ..Done::default() };
     for (upstream, config) in named.iter().filter(|(_, config)| replica.port.is_none_or(|port| port == config.port)) {
-        match upstream.apply(|pool, now| pool.set_drained(replica.ip, drained, who, now)) {
-            Ok(changed) => {
-                found = true;
-                report(&mut done, upstream, config, replica, drained, changed);
-            }
-            Err(NotDone::Unknown) => {}
-            Err(problem @ NotDone::TooMany) => return Err(format!("{}: {problem}", upstream.name())),
-        }
+        let changed = match order {
+            Some((drained, who)) => match upstream.apply(|pool, now| pool.set_drained(replica.ip, drained, who, now)) {
+                Ok(changed) => changed,
+                Err(NotDone::Unknown) => continue,
+                Err(problem @ NotDone::TooMany) => return Err(format!("{}: {problem}", upstream.name())),
+            },
+            None => false,
+        };
+        report(&mut done, upstream, config, replica, changed);
     }
-    if found { Ok(done) } else { Err(unknown(replica, named)) }
+    if done.lines.is_empty() { Err(unknown(replica, named)) } else { Ok(done) }
 }
 
-/// Says how it stands with this replica of `upstream` now.
-fn report(
-    done: &mut Done,
-    upstream: &Arc<Upstream>,
-    config: &config::Upstream,
-    replica: &Replica,
-    drained: bool,
-    changed: bool,
-) {
-    let (views, all_drained) = upstream.apply(|pool, now| {
-        let views = pool.endpoints(now);
-        let all = !views.is_empty() && views.iter().all(|view| view.drained);
-        (views, all)
-    });
-    let its = views.iter().filter(|view| view.address.ip() == replica.ip);
-    let running: u32 = its.map(|view| upstream.in_flight(view.id)).sum();
+/// Says how it stands with this replica of `upstream` now, if it is one.
+fn report(done: &mut Done, upstream: &Arc<Upstream>, config: &config::Upstream, replica: &Replica, changed: bool) {
+    let (views, drained) = upstream.apply(|pool, now| (pool.endpoints(now), pool.is_drained(replica.ip)));
+    let its: Vec<_> = views.iter().filter(|view| view.address.ip() == replica.ip).collect();
+    if its.is_empty() && !drained && !changed {
+        return;
+    }
+    let running: u32 = its.iter().map(|view| upstream.in_flight(view.id)).sum();
     done.in_flight += running;
+    done.in_force &= drained;
     let name = upstream.name();
     let ip = replica.ip;
     let mut line = match (drained, changed) {
         (true, true) => format!("{name}: {ip} gets nothing new"),
         (true, false) => format!("{name}: {ip} was drained before"),
+        (false, true) if its.is_empty() => format!("{name}: {ip} is not listed; it gets requests when it is"),
         (false, true) => format!("{name}: {ip} gets requests as its probes allow"),
         (false, false) => format!("{name}: {ip} was not drained"),
     };
@@ -79,9 +75,10 @@ fn report(
         };
     }
     done.lines.push(line);
-    if drained && all_drained {
+    if drained && upstream.outage_since().is_some() && !upstream.is_paused() {
         done.lines.push(format!(
-            "{name}: no replica is left: requests wait for up to {}, then on_failure decides; `evenkeel undrain` one",
+            "{name}: no replica is left that works: requests wait for up to {}, then on_failure decides; \
+             `evenkeel undrain` one",
             humantime::format_duration(config.wait)
         ));
     }
@@ -94,14 +91,14 @@ fn set_paused(upstreams: &[Entry], name: &str, paused: bool, who: &str) -> Resul
     let waiting = upstream.waiting();
     let line = match (paused, changed) {
         (true, true) => format!(
-            "{name}: requests wait for up to {}, then on_failure decides; {in_flight} still run",
+            "{name}: each request waits for up to {}, then on_failure decides; {in_flight} still run",
             humantime::format_duration(config.wait)
         ),
         (true, false) => format!("{name}: was paused before; {waiting} requests wait, {in_flight} still run"),
         (false, true) => format!("{name}: requests go on"),
         (false, false) => format!("{name}: was not paused"),
     };
-    Ok(Done { lines: vec![line], in_flight })
+    Ok(Done { lines: vec![line], in_flight, in_force: paused })
 }
 
 fn find<'a>(upstreams: &'a [Entry], name: &str) -> Result<&'a Entry, String> {

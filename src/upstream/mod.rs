@@ -87,6 +87,8 @@ struct Snapshot {
     endpoints: Vec<Arc<Endpoint>>,
     /// Since when there is nobody.
     empty_since: Option<Instant>,
+    /// An operator has all requests wait.
+    paused: bool,
     /// `max_in_flight`, or no limit: whoever may have fewer is cold.
     full: u32,
 }
@@ -112,6 +114,7 @@ impl Upstream {
                 candidates: Vec::new(),
                 endpoints: Vec::new(),
                 empty_since: Some(now),
+                paused: false,
                 full: u32::MAX,
             }),
             endpoints: Mutex::default(),
@@ -231,6 +234,11 @@ impl Upstream {
         self.snapshot.load().empty_since
     }
 
+    /// Whether an operator has all requests wait.
+    pub fn is_paused(&self) -> bool {
+        self.snapshot.load().paused
+    }
+
     /// Takes the best endpoint for a request that just came, unless others wait already: not one of `tried` while there is
     /// another. `None`: it has to wait.
     ///
@@ -342,7 +350,7 @@ impl Upstream {
             0 => u32::MAX,
             cap => cap,
         };
-        self.snapshot.store(Arc::new(Snapshot { candidates, endpoints, empty_since, full }));
+        self.snapshot.store(Arc::new(Snapshot { candidates, endpoints, empty_since, paused: pool.is_paused(), full }));
         // Before the queue's length is looked at: see there.
         fence(Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
 //! Why replicas get no requests, in one line for the log of a failed request.
 
 use super::Upstream;
-use crate::pool::{EndpointView, Membership, Resolution};
+use crate::pool::{EndpointView, HeldBack, Membership, Resolution};
 use std::fmt::Write as _;
 
 /// Replicas that a line names; the others are counted.
@@ -18,6 +18,8 @@ impl Upstream {
         }
         let held_back: Vec<_> = listed().filter_map(|view| Some((view, view.held_back?.text()))).collect();
         let explain = |(view, why): &(&EndpointView, &str)| match view.reason.as_str() {
+            // What is known of a replica is not why its upstream is paused.
+            _ if view.held_back == Some(HeldBack::Paused) => format!("{} {why}", view.address),
             "" => format!("{} {why}", view.address),
             reason => format!("{} {why} ({reason})", view.address),
         };

@@ -239,6 +239,12 @@ fn eight_lines() -> String {
     yaml.to_owned()
 }
 
+/// A port that nobody has, and that the kernel gives to no connection before it is taken: those are from 32768 on.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(is_free).expect("a free port")
+}
+
 /// The compose file of the manual, in a folder and a project of its own.
 struct EightLines {
     folder: TempDir,
@@ -310,11 +316,7 @@ fn the_image_of_a_release_is_the_dockerfiles_and_serves_an_app_by_eight_lines_of
 
     // The manual's file as it stands there; ours says only by which names the two images go here. The app knows no
     // `/ping`: it answers 404.
-    let compose = EightLines {
-        folder: tempfile::tempdir().unwrap(),
-        project: unique("eight"),
-        port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
-    };
+    let compose = EightLines { folder: tempfile::tempdir().unwrap(), project: unique("eight"), port: free_port() };
     let write = |file: &str, text: String| fs::write(compose.folder.path().join(file), text).unwrap();
     write("compose.yaml", eight_lines());
     let app = format!(
