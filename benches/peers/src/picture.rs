@@ -15,7 +15,7 @@ const COLUMNS: usize = 3;
 /// Between two columns.
 const GAP: f64 = 26.0;
 /// Of a panel: for the contenders' names, and for the numbers behind the bars.
-const NAMES: f64 = 104.0;
+const NAMES: f64 = 108.0;
 const NUMBERS: f64 = 92.0;
 /// From bar to bar, and of the bar itself.
 const PITCH: f64 = 18.0;
@@ -24,6 +24,8 @@ const BAR: f64 = 11.0;
 const TITLE: f64 = 24.0;
 /// Below a panel.
 const SPACE: f64 = 18.0;
+/// Contenders' versions in a line of the caption.
+const VERSIONS: usize = 4;
 
 /// A bar is cut beyond so many times the reference: HAProxy's processor time, or the latency without the slow replica.
 const CPU_CUT: f64 = 3.0;
@@ -94,7 +96,11 @@ pub fn svg(table: &Table) -> String {
     );
     let versions = table.versions.iter().map(|(kind, version)| format!("{} {version}", kind.name()));
     let versions: Vec<String> = versions.collect();
-    text(&mut body, MARGIN, y, "", &format!("Medians of one machine. {}", versions.join(", ")));
+    text(&mut body, MARGIN, y, "", "Medians of one machine.");
+    for line in versions.chunks(VERSIONS) {
+        y += PITCH;
+        text(&mut body, MARGIN, y, "", &line.join(", "));
+    }
     y += MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" role=\"img\">\
