@@ -14,6 +14,7 @@ use crate::linux::{self, abstract_name};
 use crate::namespace::container;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use nix::unistd::{Uid, geteuid};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::fmt;
@@ -87,10 +88,10 @@ struct Peer {
 }
 
 impl Peer {
-    /// Whether it may tell this process what to do. In a process namespace of its own it could stop it as well; where
+    /// Whether it may tell a process of the user `own` what to do. In a process namespace of its own it could stop it as well; where
     /// containers share a network namespace only, root and this user of each of them may.
-    fn may_order(self) -> bool {
-        self.user == 0 || self.user == nix::unistd::geteuid().as_raw()
+    fn may_order(self, own: Uid) -> bool {
+        self.user == 0 || self.user == own.as_raw()
     }
 }
 
@@ -151,11 +152,11 @@ fn note_refused(who: &str) {
 }
 
 fn order(request: &Request<Incoming>, source: &dyn Source, peer: Option<Peer>) -> Reply {
-    let Some(peer) = peer.filter(|peer| peer.may_order()) else {
+    let own = geteuid();
+    let Some(peer) = peer.filter(|peer| peer.may_order(own)) else {
         let who = peer.map_or("it is not known who asks".to_owned(), |peer| format!("this is {peer}"));
         note_refused(&who);
-        let user = nix::unistd::geteuid();
-        let why = format!("only root and the proxy's own user, {user}, may order this; {who}\n");
+        let why = format!("only root and the proxy's own user, {own}, may order this; {who}\n");
         return respond(StatusCode::FORBIDDEN, TEXT, why);
     };
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
@@ -180,5 +181,13 @@ mod tests {
         let table = header + &table + "0000000000000000: 00000002 00000000 00010000 0001 01 54321 /run/p/1/0099\n";
         assert_eq!(names(&table, "p/", "1", true), ["p/1/0010", "p/1/0005", "p/3/0020", "p/2/0007"]);
         assert_eq!(names(&table, "p/", "1", false), ["p/1/0010", "p/1/0005"]);
+    }
+
+    // P16
+    #[test]
+    fn root_and_the_own_user_may_order_and_nobody_else() {
+        let may = |user, own| Peer { user, process: None }.may_order(Uid::from_raw(own));
+        assert!(may(0, 65532) && may(65532, 65532) && may(0, 0));
+        assert!(!may(65534, 65532) && !may(65532, 0));
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! Four facts about an endpoint are kept apart, each in its own file, because each ends in its own way: whether DNS lists
 //! it (`membership`), whether it works (`health`), whether it may be somebody else by now (`suspicion`), whether it is worse
-//! than the others (`ejection`). The `operator` may take it out of use on top of that. A `window` limits it while it is cold. [`Pool::candidates`] puts them together, `balancer`
-//! chooses, `retry` says whether to choose again.
+//! than the others (`ejection`). On top of that an `operator` may take it out of use. A `window` limits it while it is cold.
+//! [`Pool::candidates`] puts them together, `balancer` chooses, `retry` says whether to choose again.
 
 pub mod balancer;
 mod callers;

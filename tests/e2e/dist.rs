@@ -1,13 +1,13 @@
 //! What `make dist` makes of an executable, as a user meets it: the Debian package on a host with systemd, and the image
 //! behind the eight lines of compose. The executable is that of the testbed's image: static and optimized as a release's.
 
-use super::images::{compose_program, image};
+use super::compose::Compose;
+use super::images::image;
 use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tempfile::TempDir;
 use testbed::docker::{Bridge, Guest, IMAGE_PREFIX, build_images, docker, engine_answers, tally, try_docker, unique};
 use testbed::{App, Response, Wire, eventually};
 
@@ -239,48 +239,10 @@ fn eight_lines() -> String {
     yaml.to_owned()
 }
 
-/// A port that nobody has, and that the kernel gives to no connection before it is taken: those are from 32768 on.
-fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(is_free).expect("a free port")
-}
-
-/// The compose file of the manual, in a folder and a project of its own.
-struct EightLines {
-    folder: TempDir,
-    project: String,
-    port: u16,
-}
-
-impl EightLines {
-    fn run(&self, arguments: &[&str]) -> std::io::Result<String> {
-        let mut command = compose_program().expect("it is there");
-        command
-            .args(["--project-name", &self.project, "--file", "compose.yaml", "--file", "ours.yaml"])
-            .args(arguments);
-        let said = command.env("WEB_PORT", self.port.to_string()).current_dir(self.folder.path()).output()?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if said.status.success() { Ok(text(&said.stdout)) } else { Err(std::io::Error::other(text(&said.stderr))) }
-    }
-}
-
-impl Drop for EightLines {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.run(&["logs", "--tail", "40"]).unwrap_or_default());
-        }
-        let _ = self.run(&["down", "--volumes", "--timeout", "5"]);
-    }
-}
-
 #[test]
 fn the_image_of_a_release_is_the_dockerfiles_and_serves_an_app_by_eight_lines_of_compose() {
     let test = "dist::the_image_of_a_release";
-    if !engine_answers(test) {
-        return;
-    }
-    if compose_program().is_none() {
-        let _ = tally(test, Some("it needs Docker Compose: neither `docker compose` nor `docker-compose` is there"));
+    if !Compose::answers(test) {
         return;
     }
     build_images();
@@ -316,22 +278,19 @@ fn the_image_of_a_release_is_the_dockerfiles_and_serves_an_app_by_eight_lines_of
 
     // The manual's file as it stands there; ours says only by which names the two images go here. The app knows no
     // `/ping`: it answers 404.
-    let compose = EightLines { folder: tempfile::tempdir().unwrap(), project: unique("eight"), port: free_port() };
-    let write = |file: &str, text: String| fs::write(compose.folder.path().join(file), text).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: String| fs::write(files.path().join(file), text).unwrap();
     write("compose.yaml", eight_lines());
     let app = format!(
         "image: {}, environment: {{ PORT: 8080, CHECK_DB_URL: 'http://nobody.invalid/' }}",
         image("evenkeel-web")
     );
     write("ours.yaml", format!("services:\n  app: {{ {app} }}\n  proxy: {{ image: {name} }}\n"));
-    compose.run(&["up", "--detach", "--scale", "app=3"]).unwrap();
+    let compose = Compose::up(files.path(), &["compose.yaml", "ours.yaml"], &["--scale", "app=3"]);
     let at: SocketAddr = ([127, 0, 0, 1], compose.port).into();
     let is_the_apps = |a: Response| a.status == 404 && a.get("proxy-status").is_none();
     eventually("the app answers", || answer(at, "/ping").is_some_and(is_the_apps));
-    eventually("its replicas are all used", || {
-        let status = compose.run(&["exec", "-T", "proxy", "evenkeel", "status"]).unwrap_or_default();
-        status.contains(" 3 of 3 replicas usable ")
-    });
+    eventually("its replicas are all used", || compose.has_replicas(3));
     drop(compose);
     drop(loaded_image);
 }

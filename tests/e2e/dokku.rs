@@ -22,20 +22,12 @@ fn careful() -> App {
     careless().env("ON_TERM", "graceful")
 }
 
-/// How long requests wait for a first replica in the shipped file.
-const SHIPPED_WAIT: &str = "5s";
-
 /// The proxy as it is shipped; only what its probes ask for is the testbed's, and its drain is as short as the pace of
-/// these deploys. Requests `wait` so long for a first replica.
-fn proxy(folder: &tempfile::TempDir, upstream: &str, wait: &str) -> App {
+/// these deploys.
+fn proxy(folder: &tempfile::TempDir, upstream: &str) -> App {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let file = folder.path().join("proxy.toml");
-    let (shipped_wait, wait) = (format!("\nwait = \"{SHIPPED_WAIT}\""), format!("\nwait = \"{wait}\""));
-    let changes = [
-        ("path = \"/ping\"", "path = \"/status/200\""),
-        ("drain = \"${DRAIN:-9s}\"", "drain = \"8s\""),
-        (shipped_wait.as_str(), wait.as_str()),
-    ];
+    let changes = [("path = \"/ping\"", "path = \"/status/200\""), ("drain = \"${DRAIN:-9s}\"", "drain = \"8s\"")];
     let toml = changes.iter().fold(include_str!("../../proxy.toml").to_owned(), |toml, (from, to)| {
         assert!(toml.contains(from), "proxy.toml no longer says {from}");
         toml.replace(from, to)
@@ -61,14 +53,10 @@ struct Bed<'a> {
 
 impl<'a> Bed<'a> {
     fn new(network: &'a Bridge, program: App, count: usize, attachment: Attachment) -> Bed<'a> {
-        Bed::waiting(SHIPPED_WAIT, network, program, count, attachment)
-    }
-
-    fn waiting(wait: &str, network: &'a Bridge, program: App, count: usize, attachment: Attachment) -> Bed<'a> {
         let mut app = DokkuApp::new("db-checker", network, program, attachment);
         app.deploy(count).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut proxy = DokkuApp::new("proxy", network, proxy(&folder, &app.alias(), wait), Attachment::NetAlias);
+        let mut proxy = DokkuApp::new("proxy", network, proxy(&folder, &app.alias()), Attachment::NetAlias);
         proxy.check = ready();
         proxy.deploy(1).unwrap();
         let bed = Bed { proxy, app, _folder: folder };
@@ -326,7 +314,7 @@ fn users_of_web_see_the_500_of_a_direct_dial_when_no_replica_is_left() {
     checker.deploy(2).unwrap();
     let folder = tempfile::tempdir().unwrap();
     // The port of the recipe: what EXPOSE says becomes PORT, and so `http://proxy/ping` is right without one.
-    let program = proxy(&folder, &checker.alias(), SHIPPED_WAIT).env("PORT", 80);
+    let program = proxy(&folder, &checker.alias()).env("PORT", 80);
     std::fs::write(folder.path().join("proxy.toml"), include_str!("../../proxy.toml")).unwrap();
     let mut proxy = DokkuApp::new("proxy", &network, program, Attachment::NetAlias);
     proxy.check = ready();

@@ -1,12 +1,10 @@
 //! The images as their Dockerfiles make them, alone and as compose.yaml puts them together.
 
+use crate::compose::Compose;
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use testbed::docker::{
-    Guest, IMAGE_PREFIX, POSTGRES_IMAGE, build_images, docker, engine_answers, tally, try_docker, unique,
-};
+use testbed::docker::{Guest, IMAGE_PREFIX, build_images, docker, engine_answers, try_docker};
 use testbed::{Wire, eventually};
 
 /// The name under which tests build an image.
@@ -99,96 +97,36 @@ fn a_configuration_in_a_mounted_directory_is_taken_over_without_a_restart() {
     assert!(status().contains("two"), "and changes nothing");
 }
 
-/// `docker compose`, or `docker-compose` where the plugin is missing.
-pub(super) fn compose_program() -> Option<Command> {
-    if try_docker(["compose", "version"]).is_ok() {
-        let mut command = Command::new("docker");
-        command.arg("compose");
-        return Some(command);
-    }
-    let standalone = Command::new("docker-compose").arg("version").output();
-    standalone.is_ok_and(|said| said.status.success()).then(|| Command::new("docker-compose"))
-}
-
-/// compose.yaml, running under a name of its own.
-struct Compose {
-    project: String,
-    port: u16,
-}
-
-impl Compose {
-    fn up() -> Compose {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let compose = Compose { project: unique("compose"), port };
-        compose.run(&["up", "--detach"]);
-        compose
-    }
-
-    fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = compose_program().expect("it is there");
-        command.args(["--project-name", &self.project]).args(arguments);
-        command.env("IMAGE_PREFIX", IMAGE_PREFIX).env("POSTGRES_IMAGE", POSTGRES_IMAGE);
-        command.env("WEB_PORT", self.port.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        let said = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
-    }
-
-    #[track_caller]
-    fn run(&self, arguments: &[&str]) -> String {
-        self.try_run(arguments).unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
-    }
-
-    /// What web's users see.
-    fn check_db(&self) -> (u16, String) {
-        let Ok(mut wire) = Wire::try_connect(([127, 0, 0, 1], self.port).into()) else { return (0, String::new()) };
-        wire.get("/check_db");
-        wire.response().map_or((0, String::new()), |response| (response.status, response.text()))
-    }
-
-    /// Whether the proxy has so many replicas, all of them usable.
-    fn has_replicas(&self, count: usize) -> bool {
-        let status = self.try_run(&["exec", "-T", "proxy", "evenkeel", "status"]).unwrap_or_default();
-        status.contains(&format!(" {count} of {count} replicas usable "))
-    }
-}
-
-impl Drop for Compose {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.try_run(&["logs", "--tail", "40"]).unwrap_or_default());
-        }
-        let _ = self.try_run(&["down", "--volumes", "--timeout", "5"]);
-    }
+/// What web's users see.
+fn check_db(compose: &Compose) -> (u16, String) {
+    let Ok(mut wire) = Wire::try_connect(([127, 0, 0, 1], compose.port).into()) else { return (0, String::new()) };
+    wire.get("/check_db");
+    wire.response().map_or((0, String::new()), |response| (response.status, response.text()))
 }
 
 #[test]
 fn compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself() {
     let test = "images::compose_brings_up";
-    if !engine_answers(test) {
-        return;
-    }
-    if compose_program().is_none() {
-        let _ = tally(test, Some("it needs Docker Compose: neither `docker compose` nor `docker-compose` is there"));
+    if !Compose::answers(test) {
         return;
     }
     build_images();
-    let compose = Compose::up();
+    let compose = Compose::up(env!("CARGO_MANIFEST_DIR"), &["compose.yaml"], &[]);
     let available = (200, "DB is available".to_owned());
-    eventually("web says that the database is there", || compose.check_db() == available);
+    eventually("web says that the database is there", || check_db(&compose) == available);
     compose.run(&["up", "--detach", "--scale", "db-checker=5"]);
     eventually("the proxy has five", || compose.has_replicas(5));
     for _ in 0..50 {
-        assert_eq!(compose.check_db(), available);
+        assert_eq!(check_db(&compose), available);
     }
     compose.run(&["up", "--detach", "--scale", "db-checker=2"]);
     eventually("the proxy has two", || compose.has_replicas(2));
-    assert_eq!(compose.check_db(), available);
+    assert_eq!(check_db(&compose), available);
     compose.run(&["stop", "db"]);
-    eventually("424 is an answer", || compose.check_db() == (200, "DB is not available".into()));
+    eventually("424 is an answer", || check_db(&compose) == (200, "DB is not available".into()));
     compose.run(&["start", "db"]);
-    eventually("the database is back", || compose.check_db() == available);
+    eventually("the database is back", || check_db(&compose) == available);
     compose.run(&["stop", "db-checker"]);
-    let (status, text) = compose.check_db();
+    let (status, text) = check_db(&compose);
     assert!(status == 500 && text.starts_with("could not check if DB is available: "), "{status} {text}");
 }

@@ -36,6 +36,7 @@ mod bounds;
 mod chain;
 mod churn;
 mod clients;
+mod compose;
 mod connections;
 mod deaths;
 mod dist;

@@ -3,7 +3,8 @@
 //! For the time of the test the engine becomes a swarm of its own, which is more than a test may do to somebody's engine
 //! unasked: it runs where `EVENKEEL_TEST_SWARM=1` allows it, and never on an engine that is part of a swarm already.
 
-use std::net::{SocketAddr, TcpListener};
+use crate::compose::free_port;
+use std::net::SocketAddr;
 use std::process::Command;
 use testbed::docker::{
     Guest, IMAGE_PREFIX, POSTGRES_IMAGE, bare_image, build_images, docker, engine_answers, tally, try_docker, unique,
@@ -19,7 +20,7 @@ struct Swarm {
 impl Swarm {
     fn deploy() -> Swarm {
         docker(["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377"]);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let swarm = Swarm { stack: unique("stack"), port };
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/swarm/stack.yaml");
         let mut command = Command::new("docker");

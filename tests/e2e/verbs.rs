@@ -2,7 +2,7 @@
 
 use crate::{Bed, GET, command, gate, ok, serve, start};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -51,15 +51,21 @@ fn sent_to<N: Network>(bed: &Bed<N>, address: SocketAddr) -> u64 {
     replica(bed, address)["requests"].as_u64().unwrap()
 }
 
+/// So many replicas of 5 ms, all proven, their addresses, and a proxy in front of them.
+fn scaled(count: usize) -> (Vec<Box<dyn Container>>, Vec<SocketAddr>, Bed) {
+    let network = Loopback::new();
+    let replicas = network.scale("app", &App::replica().env("MEAN_MS", 5), count);
+    let addresses: Vec<_> = replicas.iter().map(|replica| replica.address()).collect();
+    let bed = Bed::around(network, vec![], |c| c);
+    bed.proxy.wait_up("app", &addresses);
+    (replicas, addresses, bed)
+}
+
 // P16
 #[test]
 fn a_replica_drained_under_load_gets_nothing_new_and_nothing_is_lost() {
     let requests = requests();
-    let network = Loopback::new();
-    let replicas: Vec<Box<dyn Container>> = network.scale("app", &App::replica().env("MEAN_MS", 5), 3);
-    let addresses: Vec<_> = replicas.iter().map(|replica| replica.address()).collect();
-    let bed = Bed::around(network, vec![], |c| c);
-    bed.proxy.wait_up("app", &addresses);
+    let (_replicas, addresses, bed) = scaled(3);
     let rate = if requests > 1000 { 1000.0 } else { 300.0 };
     let load = Load::start(Plan { posts: 0.2, ..Plan::new(bed.proxy.address(), rate) });
     let part = requests / 12;
@@ -124,11 +130,7 @@ fn drain_waits_for_what_runs_there_and_says_so_when_no_replica_is_left() {
 // P16
 #[test]
 fn a_drained_address_that_left_is_shown_and_can_be_undrained() {
-    let network = Loopback::new();
-    let mut replicas: Vec<Box<dyn Container>> = network.scale("app", &App::replica(), 2);
-    let addresses: Vec<_> = replicas.iter().map(|replica| replica.address()).collect();
-    let bed = Bed::around(network, vec![], |c| c);
-    bed.proxy.wait_up("app", &addresses);
+    let (mut replicas, addresses, bed) = scaled(2);
     let gone = addresses[1];
     done(&bed, &["drain", &gone.ip().to_string()]);
     let second = replicas.pop().unwrap();
@@ -143,11 +145,7 @@ fn a_drained_address_that_left_is_shown_and_can_be_undrained() {
 // P17
 #[test]
 fn requests_wait_while_their_upstream_is_paused() {
-    let network = Loopback::new();
-    let replicas: Vec<Box<dyn Container>> = network.scale("app", &App::replica(), 2);
-    let addresses: Vec<_> = replicas.iter().map(|replica| replica.address()).collect();
-    let bed = Bed::around(network, vec![], |c| c);
-    bed.proxy.wait_up("app", &addresses);
+    let (_replicas, _, bed) = scaled(2);
     let load = Load::start(Plan { posts: 0.2, ..Plan::new(bed.proxy.address(), 100.0) });
     load.wait_sent(50);
     let said = done(&bed, &["pause", "app"]);
@@ -248,7 +246,8 @@ fn an_order_that_cannot_be_carried_out_says_why_and_changes_nothing() {
 #[test]
 fn only_root_and_the_proxys_own_user_may_order() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: only_root_and_the_proxys_own_user_may_order needs root, to be another user");
+        // Past the harness, which shows nothing of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: only_root_and_the_proxys_own_user_may_order needs root");
         return;
     }
     let bed = Bed::new(|h, w, _| serve(h, w));
