@@ -45,8 +45,13 @@ pub const FAILURES: [&str; 9] = [
 ];
 
 /// The failures after which another attempt may follow.
-pub const RETRIES: [&str; 4] =
-    ["connection_refused", "connection_terminated", "connection_timeout", "http_response_timeout"];
+pub const RETRIES: [&str; 5] = [
+    "connection_refused",
+    "connection_terminated",
+    "connection_timeout",
+    "destination_unavailable",
+    "http_response_timeout",
+];
 
 /// Why the proxy refused requests itself, likewise.
 pub const REFUSALS: [&str; 5] = [
@@ -314,7 +319,7 @@ mod tests {
         });
         assert_eq!(metrics.classes()[2], 4000);
         assert_eq!(metrics.duration().buckets.iter().sum::<u64>(), 4000);
-        let counts = RETRIES.into_iter().zip([2000, 2000, 0, 0]);
+        let counts = RETRIES.into_iter().zip([2000, 2000, 0, 0, 0]);
         assert_eq!(metrics.retries.counts(), counts.collect::<Vec<_>>());
     }
 }

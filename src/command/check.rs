@@ -131,7 +131,11 @@ fn addresses_of(number: usize) -> String {
 }
 
 fn passed(upstream: &config::Upstream) -> &'static str {
-    if upstream.probe.path.is_some() { "answers its probe" } else { "accepts connections" }
+    if upstream.probe.path.is_some() || upstream.probe.grpc.is_some() {
+        "answers its probe"
+    } else {
+        "accepts connections"
+    }
 }
 
 /// All at once, in the addresses' order.

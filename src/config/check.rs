@@ -3,12 +3,12 @@
 use super::section::{Key, Reader, Section, kind, nearest};
 use super::statuses::statuses;
 use super::value::{
-    address, boolean, bytes, choice, conceal, dns_server, duration, host_field, integer, path_prefix, port, probe_path,
-    quoted, route_host, size, socket, string, time,
+    address, boolean, bytes, choice, conceal, dns_server, duration, grpc_service, host_field, integer, path_prefix,
+    port, probe_path, quoted, route_host, size, socket, string, time,
 };
 use super::{
-    Config, ConfigError, Dns, Env, Family, Forwarded, Host, HostHeader, OnFailure, Probe, Route, Server, Sockets,
-    Statuses, Upstream, limits,
+    Config, ConfigError, Dns, Env, Family, Forwarded, Host, HostHeader, OnFailure, Probe, Protocol, Route, Server,
+    Sockets, Statuses, Upstream, limits,
 };
 use crate::route;
 use std::sync::Arc;
@@ -242,6 +242,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
     let default = Upstream::new(name, host, port);
 
     let on_failure = choice(&[("respond", OnFailure::Respond), ("close", OnFailure::Close)]);
+    let protocol = choice(&[("http1", Protocol::Http1), ("h2c", Protocol::H2c)]);
     let forwarded = choice(&[("off", Forwarded::Off), ("append", Forwarded::Append)]);
     let own = default.host.to_string();
     let header = |text: &str| {
@@ -257,6 +258,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
         host.try_into().map(HostHeader::Replace).map_err(|_| "cannot stand in a header".to_owned())
     };
     let mut upstream = Upstream {
+        protocol: s.take("protocol", protocol).unwrap_or(default.protocol),
         on_failure: s.take("on_failure", on_failure).unwrap_or(default.on_failure),
         wait: s.take("wait", duration(limits::PERIOD)).unwrap_or(default.wait),
         max_waiting: s.take("max_waiting", integer(limits::MANY)).map_or(default.max_waiting, count),
@@ -276,6 +278,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
     {
         upstream.probe.host = host.to_owned();
     }
+    upstream.probe.protocol = upstream.protocol;
     let table = s.take_table("probe", "[upstream.NAME.probe]").unwrap_or_default();
     upstream.probe = probe(Section::new(reader, place, "probe.", table), reader, upstream.probe);
     s.end();
@@ -285,6 +288,7 @@ fn upstream(reader: &Reader<'_>, name: &str, value: Spanned<DeValue<'_>>) -> Opt
 fn probe(mut s: Section<'_, '_>, reader: &Reader<'_>, default: Probe) -> Probe {
     let before = reader.problems();
     let path = s.take("path", string(probe_path));
+    let grpc = s.take("grpc", string(grpc_service));
     let healthy = s.take("healthy", statuses);
     let host = s.take("host", string(host_field));
     let interval = s.take("interval", duration(limits::INTERVAL)).unwrap_or(default.interval);
@@ -302,8 +306,17 @@ fn probe(mut s: Section<'_, '_>, reader: &Reader<'_>, default: Probe) -> Probe {
             );
             s.refuse::<()>("timeout", problem);
         }
+        if grpc.is_some() && path.is_some() {
+            s.refuse::<()>("grpc", "and probe.path are two kinds of probes; leave one of them out");
+        }
+        if grpc.is_some() && default.protocol == Protocol::Http1 {
+            s.refuse::<()>("grpc", "needs an upstream that speaks HTTP/2; add protocol = \"h2c\" to the upstream");
+        }
+        if grpc.is_some() && healthy.is_some() {
+            s.refuse::<()>("healthy", "says nothing beside probe.grpc, whose answer is SERVING or not; leave it out");
+        }
         for (key, idle) in [("healthy", healthy.is_some()), ("host", host.is_some())] {
-            if path.is_none() && idle {
+            if path.is_none() && grpc.is_none() && idle {
                 s.refuse::<()>(
                     key,
                     "says nothing without probe.path, as the probe is then a TCP connect; add path, or leave it out",
@@ -319,6 +332,8 @@ fn probe(mut s: Section<'_, '_>, reader: &Reader<'_>, default: Probe) -> Probe {
     };
     Probe {
         path,
+        grpc,
+        protocol: default.protocol,
         healthy,
         host: host.unwrap_or(default.host),
         interval,

@@ -279,6 +279,8 @@ pub struct Upstream {
     pub host: Host,
     /// The port part of `address`.
     pub port: u16,
+    /// What its replicas speak.
+    pub protocol: Protocol,
     /// What a client meets when no replica can be reached.
     pub on_failure: OnFailure,
     /// How long after an outage began requests wait for a replica.
@@ -311,6 +313,7 @@ impl Upstream {
         Upstream {
             name: name.into(),
             port,
+            protocol: Protocol::Http1,
             on_failure: OnFailure::Respond,
             wait: Duration::from_secs(5),
             max_waiting: 1024,
@@ -325,6 +328,8 @@ impl Upstream {
             forwarded: Forwarded::Off,
             probe: Probe {
                 path: None,
+                grpc: None,
+                protocol: Protocol::Http1,
                 healthy: Statuses::default(),
                 host: host.to_string(),
                 interval: Duration::from_secs(1),
@@ -375,6 +380,15 @@ pub enum HostHeader {
     Replace(http::HeaderValue),
 }
 
+/// `protocol`: what replicas speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
+    H2c,
+}
+
 /// `forwarded`: whether replicas are told of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
@@ -387,8 +401,12 @@ pub enum Forwarded {
 /// `[upstream.NAME.probe]`: how a replica's health is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
-    /// The path of an HTTP probe; `None`: a TCP connect is enough.
+    /// The path of an HTTP probe; `None`, without `grpc`: a TCP connect is enough.
     pub path: Option<String>,
+    /// The service of a gRPC probe (`grpc.health.v1.Health/Check`); empty: the server as a whole.
+    pub grpc: Option<String>,
+    /// What it speaks: as requests do.
+    pub protocol: Protocol,
     /// Statuses that pass: 2xx where nothing is said; empty without `path`.
     pub healthy: Statuses,
     /// The probe's `Host`.

@@ -386,6 +386,20 @@ pub(super) fn probe_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The service that a gRPC probe asks about; empty: the server as a whole.
+pub(super) fn grpc_service(text: &str) -> Result<String, String> {
+    if text.len() > limits::NAME {
+        return Err(format!(
+            "is longer than {} bytes; write the service's full name, or \"\" for the server",
+            limits::NAME
+        ));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/')) {
+        return Err("is no service's full name, as in \"shop.Orders\"; or \"\" for the server as a whole".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// A route's prefix: without slashes at its end; `None` for `/`, which is every path's.
 pub(super) fn path_prefix(text: &str) -> Result<Option<String>, String> {
     path(text)?;

@@ -43,6 +43,12 @@ pub enum Unhealthy {
     Tls,
     /// The answer is not HTTP/1.
     NotHttp,
+    /// The answer is not HTTP/2, which `protocol` asks for.
+    NotHttp2,
+    /// gRPC's health service says otherwise than `SERVING`: its `ServingStatus`.
+    NotServing(u8),
+    /// The call of gRPC's health service failed: its `grpc-status`.
+    Grpc(u32),
     /// The connection was closed before a whole response head came.
     Closed,
     /// The connection was reset before a whole response head came.
@@ -94,6 +100,13 @@ impl fmt::Display for Unhealthy {
             Unhealthy::Ring => "508 from another Evenkeel: a ring of proxies",
             Unhealthy::Tls => "the port speaks TLS",
             Unhealthy::NotHttp => "not HTTP",
+            Unhealthy::NotHttp2 => "not HTTP/2",
+            Unhealthy::NotServing(2) => "NOT_SERVING",
+            Unhealthy::NotServing(3) => "SERVICE_UNKNOWN",
+            Unhealthy::NotServing(status) => return write!(f, "serving status {status}"),
+            Unhealthy::Grpc(5) => "grpc-status 5 (NOT_FOUND)",
+            Unhealthy::Grpc(12) => "grpc-status 12 (UNIMPLEMENTED)",
+            Unhealthy::Grpc(status) => return write!(f, "grpc-status {status}"),
             Unhealthy::Closed => "closed without an answer",
             Unhealthy::Reset => "reset without an answer",
             Unhealthy::HeadTooLong(most) => return write!(f, "a response head over {} KiB", most / 1024),

@@ -21,6 +21,8 @@ const BURST: f64 = 256.0;
 pub enum Failure {
     /// No byte of this attempt reached the replica: the connect failed, or the first write did.
     Connect,
+    /// The replica says that it processed nothing of it: a stream of HTTP/2 that it refused, or that came after its last.
+    Unprocessed,
     /// Sent, unanswered, and the connection is dead: no copy is running any more, as far as one can know.
     Dead,
     /// Sent, unanswered, and the copy may still be running: the endpoint was declared down.
@@ -45,7 +47,7 @@ pub struct Request {
 pub struct Tried {
     /// Attempts that sent something, the one that just failed included.
     pub attempts: u32,
-    /// Connects that failed, the one that just failed included.
+    /// Connects that failed and streams that were refused, the one that just failed included.
     pub connects: u32,
     /// Moves while a copy may still be running.
     pub moves: u32,
@@ -54,7 +56,7 @@ pub struct Tried {
 impl Tried {
     /// With one more attempt, that ended in this failure.
     pub fn after(self, failure: Failure) -> Tried {
-        let connect = u32::from(failure == Failure::Connect);
+        let connect = u32::from(matches!(failure, Failure::Connect | Failure::Unprocessed));
         Tried { attempts: self.attempts + 1 - connect, connects: self.connects + connect, ..self }
     }
 }
@@ -67,7 +69,7 @@ pub fn may_retry(failure: Failure, request: Request, tried: Tried, retries: u32)
     let sent_enough = tried.attempts > retries;
     request.replayable
         && match failure {
-            Failure::Connect => tried.connects < MAX_CONNECTS,
+            Failure::Connect | Failure::Unprocessed => tried.connects < MAX_CONNECTS,
             Failure::Dead => request.idempotent && !sent_enough,
             Failure::Abandoned => request.safe && tried.moves == 0 && !sent_enough,
             Failure::Final => false,

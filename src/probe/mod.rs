@@ -2,6 +2,7 @@
 //!
 //! What a result means is decided in [`crate::pool`]; how a replica is asked is the [`Prober`]'s business.
 
+mod http2;
 mod prober;
 #[cfg(test)]
 mod tests;

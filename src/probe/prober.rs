@@ -1,6 +1,7 @@
-//! One probe: a TCP connect, or `GET path` over a connection of its own that is closed afterwards.
+//! One probe: a TCP connect, `GET path`, or a call of gRPC's health service, over a connection of its own that is closed
+//! afterwards.
 
-use super::Probe;
+use super::{Probe, http2};
 use crate::clock;
 use crate::config;
 use crate::exhaustion::is_exhaustion;
@@ -69,8 +70,12 @@ impl Probe for Prober {
             Ok(stream) => stream,
             Err(failed) => return failed,
         };
-        let Some(path) = &how.path else { return ProbeResult::Passed };
         deadline += how.timeout - patience;
+        if let Some(asked) = http2::Asked::of(how) {
+            let answer = until(&mut deadline, how.timeout, asked.ask(stream, how, &self.instance)).await;
+            return answer.unwrap_or(ProbeResult::TimedOut);
+        }
+        let Some(path) = &how.path else { return ProbeResult::Passed };
         let answer = until(&mut deadline, how.timeout, self.ask(&mut stream, path, how)).await;
         tokio::spawn(linger(stream));
         answer.unwrap_or(ProbeResult::TimedOut)

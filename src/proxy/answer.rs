@@ -4,6 +4,9 @@
 
 use super::fields::Fault;
 use super::guard::Refusal;
+use super::http2::Code;
+use super::request::RequestHead;
+use http::{HeaderValue, Response, header};
 use std::fmt::Write as _;
 
 /// Why a request was not answered by a replica.
@@ -23,7 +26,7 @@ pub enum Problem {
     TooManyFields,
     /// The client speaks TLS.
     Tls,
-    /// The client speaks HTTP/2 without having been told that it may.
+    /// The preface of HTTP/2 behind a request of HTTP/1.
     Http2,
     /// CONNECT: this is no forward proxy.
     Method,
@@ -45,6 +48,12 @@ pub enum Problem {
     ConnectTimeout,
     /// The connection broke before the response.
     Broken,
+    /// Each replica that was asked said that it does not process the request.
+    Unprocessed,
+    /// The replica reset the request's stream.
+    Reset(Code),
+    /// The call's own deadline passed.
+    Deadline,
     /// No response within `response_timeout`.
     ResponseTimeout,
     /// What came was not an HTTP response.
@@ -66,10 +75,15 @@ impl Problem {
             Problem::Method => 405,
             Problem::NoRoute => 404,
             Problem::Loop => 508,
-            Problem::Unavailable | Problem::Overloaded | Problem::NoMemory | Problem::Exhausted => 503,
-            Problem::ConnectTimeout | Problem::ResponseTimeout => 504,
+            Problem::Unavailable
+            | Problem::Unprocessed
+            | Problem::Overloaded
+            | Problem::NoMemory
+            | Problem::Exhausted => 503,
+            Problem::ConnectTimeout | Problem::ResponseTimeout | Problem::Deadline => 504,
             Problem::Refused
             | Problem::Broken
+            | Problem::Reset(_)
             | Problem::Garbage(_)
             | Problem::ResponseHeadTooLong
             | Problem::Incomplete(_) => 502,
@@ -99,8 +113,9 @@ impl Problem {
             Problem::Overloaded | Problem::NoMemory | Problem::Exhausted => "connection_limit_reached",
             Problem::Refused => "connection_refused",
             Problem::ConnectTimeout => "connection_timeout",
-            Problem::Broken => "connection_terminated",
-            Problem::ResponseTimeout => "http_response_timeout",
+            Problem::Broken | Problem::Reset(_) => "connection_terminated",
+            Problem::Unprocessed => "destination_unavailable",
+            Problem::ResponseTimeout | Problem::Deadline => "http_response_timeout",
             Problem::Garbage(_) => "http_protocol_error",
             Problem::Incomplete(_) => "http_response_incomplete",
             Problem::ResponseHeadTooLong => "http_response_header_section_size",
@@ -119,7 +134,7 @@ impl Problem {
             Problem::Tls => {
                 "the client speaks TLS, and plain HTTP is served here; use http:// or end TLS before this proxy"
             }
-            Problem::Http2 => "the client speaks HTTP/2, and HTTP/1.1 is served here; switch prior knowledge (h2c) off",
+            Problem::Http2 => "the preface of HTTP/2 behind a request of HTTP/1: it begins a connection or none",
             Problem::Method => "CONNECT is not served here",
             Problem::NoRoute => "no route matches this host and path",
             Problem::Loop => "this is a proxy: its upstream's address leads to a proxy, perhaps in a ring",
@@ -130,6 +145,9 @@ impl Problem {
             Problem::Refused => "no replica accepted a connection",
             Problem::ConnectTimeout => "no replica accepted a connection in time",
             Problem::Broken => "the replica closed the connection without a response",
+            Problem::Unprocessed => "no replica took the request: each refused its stream or was going away",
+            Problem::Reset(_) => "the replica reset the request's stream",
+            Problem::Deadline => "the call's grpc-timeout passed",
             Problem::ResponseTimeout => "the replica did not respond within response_timeout",
             Problem::Garbage(why) | Problem::Incomplete(why) => why,
             Problem::ResponseHeadTooLong => "the response's head is longer than max_header",
@@ -156,7 +174,7 @@ impl Problem {
             text.len() + 1,
         );
         if *self == Problem::Method {
-            answer.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+            let _ = write!(answer, "Allow: {ALLOWED}\r\n");
         }
         answer.push_str(if keep { "\r\n" } else { "Connection: close\r\n\r\n" });
         if !head {
@@ -166,6 +184,79 @@ impl Problem {
         out.extend_from_slice(answer.as_bytes());
     }
 }
+
+/// What of a request its answer depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// It is a HEAD, whose answer has no body.
+    pub(super) head: bool,
+    /// It is a call of gRPC.
+    pub(super) grpc: bool,
+}
+
+impl Asked {
+    pub(super) fn of(head: &RequestHead<'_>) -> Self {
+        Asked { head: head.is_head(), grpc: head.is_grpc() }
+    }
+}
+
+impl Problem {
+    /// The status of a call of gRPC (its "Status codes and their use in gRPC"), after what clients make of the statuses of
+    /// HTTP.
+    fn grpc_status(&self) -> u8 {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        match self {
+            Problem::ResponseTimeout | Problem::Deadline => DEADLINE_EXCEEDED,
+            Problem::Overloaded | Problem::NoMemory => RESOURCE_EXHAUSTED,
+            Problem::NoRoute => UNIMPLEMENTED,
+            problem if problem.status() < 500 => INTERNAL,
+            Problem::Garbage(_) | Problem::ResponseHeadTooLong => INTERNAL,
+            _ => UNAVAILABLE,
+        }
+    }
+
+    /// The code that ends a stream of which the client got a part.
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Problem::Reset(code) => *code,
+            _ => Code::INTERNAL,
+        }
+    }
+
+    /// The head of the answer to a client of HTTP/2, and its body.
+    pub(super) fn to_http2(&self, grpc: bool) -> (Response<()>, String) {
+        let mut response = Response::new(());
+        let text = self.text();
+        let details = format!("evenkeel; error={}; details=\"{text}\"", self.token());
+        let fields = response.headers_mut();
+        // The texts are ours, and plain.
+        fields.extend(HeaderValue::try_from(details).ok().map(|value| (PROXY_STATUS, value)));
+        if grpc {
+            fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            fields.insert("grpc-status", HeaderValue::from(u16::from(self.grpc_status())));
+            fields.insert("grpc-message", HeaderValue::from_static(text));
+            return (response, String::new());
+        }
+        let body = format!("{text}\n");
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if *self == Problem::Method {
+            fields.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+        }
+        *response.status_mut() = http::StatusCode::from_u16(self.status()).unwrap_or(http::StatusCode::BAD_GATEWAY);
+        (response, body)
+    }
+}
+
+/// RFC 9209.
+const PROXY_STATUS: header::HeaderName = header::HeaderName::from_static("proxy-status");
+
+/// What is served beside CONNECT.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {

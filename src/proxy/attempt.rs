@@ -3,15 +3,19 @@
 use super::answer::Problem;
 use super::body::{self, DownloadError, Patience, Replay, UploadError};
 use super::connection::Connection;
+use super::dial::DialError;
 use super::exchange::{Attempts, Caller, End, Exchange, Link, Upgraded};
 use super::fields::Framing;
 use super::guard::Refusal;
-use super::head::{self, HeadError};
-use super::inbound::{Inbound, Sign, Watch};
+use super::head::HeadError;
+use super::http2::{self, Ended};
+use super::inbound::{Inbound, Sign};
+use super::incoming::{Incoming, NoHead, Outgoing};
 use super::inflow::Inflow;
 use super::kept::{Idle, Rest};
+use super::outflow::Outflow;
 use super::response::{Delivery, ResponseHead};
-use super::socket::{Reader, UNACKNOWLEDGED, WriteError};
+use super::socket::{UNACKNOWLEDGED, WriteError};
 use super::timer::Timer;
 use super::transfer::pass_on;
 use crate::clock;
@@ -63,6 +67,34 @@ pub(super) struct Failed {
     pub(super) next: Option<Lease>,
 }
 
+impl Failed {
+    /// No connection came about.
+    pub(super) fn to_connect(error: DialError) -> Self {
+        Failed {
+            problem: match error {
+                DialError::Refused | DialError::Withdrawn => Problem::Refused,
+                DialError::TimedOut => Problem::ConnectTimeout,
+                DialError::Exhausted => Problem::Exhausted,
+            },
+            failure: if error == DialError::Exhausted { Failure::Final } else { Failure::Connect },
+            client_ended: false,
+            raced: false,
+            waited: Duration::ZERO,
+            check: None,
+            next: None,
+        }
+    }
+
+    /// Why no connection came about, for those who waited for the same one.
+    pub(super) fn dial_error(&self) -> DialError {
+        match self.problem {
+            Problem::ConnectTimeout => DialError::TimedOut,
+            Problem::Exhausted => DialError::Exhausted,
+            _ => DialError::Refused,
+        }
+    }
+}
+
 /// A response whose head is on its way to the client.
 #[derive(Clone, Copy)]
 struct Answer {
@@ -94,32 +126,44 @@ impl Exchange<'_> {
         attempts: &mut Attempts,
     ) -> Attempt {
         lease.set_caller(self.peer);
-        let Link { mut reader, mut writer, rested } = link;
-        // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
-        writer.begin();
-        if !self.is_prompt() {
-            writer.await_acks();
-        }
+        let (mut incoming, mut outgoing) = match self.open(&lease, link, inflow, replay) {
+            Ok(opened) => opened,
+            Err(attempt) => return attempt,
+        };
         let patience = self.limits.body_idle;
+        // A call of gRPC may rightly be silent for hours: its deadline is its client's.
+        let pause = (!self.head.is_grpc()).then_some(patience);
         let due = AtomicBool::new(!self.head.fields.expect_continue);
-        let at_hand = if replay.is_untouched() { inflow.at_hand(true) } else { None };
-        let mut inbound = if let Some(body) = at_hand {
+        let at_hand = if replay.is_untouched() { inflow.at_hand(matches!(outgoing, Outgoing::Http1(_))) } else { None };
+        let sent = match (at_hand, &mut outgoing) {
             // It stays where it lies until the exchange is over, for another attempt.
-            match writer.write_all([self.request, body, b""], caller.timer, patience).await {
-                Ok(()) => Inbound::Sent { watch: Watch::new(inflow), replayable: true },
-                Err(WriteError::Gone { taken }) => Inbound::Refused { watch: Watch::new(inflow), started: taken > 0 },
-                Err(WriteError::Stalled) => {
-                    return self.failed(&lease, Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut);
-                }
+            (Some(body), Outgoing::Http1(writer)) => {
+                Some(writer.write_all([self.request, body, b""], caller.timer, patience).await)
             }
-        } else {
-            let framing = self.head.framing();
-            lease.set_transfer(true);
-            let upload = body::upload(inflow, &mut writer, self.request, framing, replay, &due, patience);
-            Inbound::Sending { upload: Box::pin(upload), due: &due }
+            (Some(b""), Outgoing::Http2(_)) => Some(Ok(())),
+            (Some(body), Outgoing::Http2(sender)) => match sender.send_at_once(body) {
+                Ok(true) => Some(Ok(())),
+                Ok(false) => None,
+                Err(http2::Gone) => Some(Err(WriteError::Gone { taken: 1 })),
+            },
+            (None, _) => None,
+        };
+        let mut inbound = match sent {
+            Some(Ok(())) => Inbound::Sent { watch: inflow.watch(), replayable: true },
+            Some(Err(WriteError::Gone { taken })) => Inbound::Refused { watch: inflow.watch(), started: taken > 0 },
+            Some(Err(WriteError::Stalled)) => {
+                return self.failed(&lease, Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut);
+            }
+            None => {
+                let framing = self.head.framing();
+                lease.set_transfer(true);
+                let patience = Patience { write: patience, pause };
+                let upload = body::upload(inflow, outgoing.flow(), self.request, framing, replay, &due, patience);
+                Inbound::Sending { upload: Box::pin(upload), due: &due }
+            }
         };
 
-        let answer = self.answer(&mut lease, &mut reader, &mut inbound, caller, rested, attempts).await;
+        let answer = self.answer(&mut lease, &mut incoming, &mut inbound, caller, attempts).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(attempt) => return attempt,
@@ -130,49 +174,99 @@ impl Exchange<'_> {
                 return Attempt::End(End::Gone);
             }
             lease.become_stream();
+            let (Incoming::Http1 { reader, .. }, Outgoing::Http1(writer)) = (incoming, outgoing) else {
+                unreachable!("only HTTP/1 switches protocols");
+            };
             return Attempt::End(End::Upgraded(Box::new(Upgraded { lease, reader, writer })));
         }
 
-        let mut source = Inflow::new(reader, answer.framing);
+        let (mut source, call) = incoming.into_body(answer.framing);
         let mut used = answer.at;
-        let passed = match source.at_hand(answer.chunked) {
-            Some(body) if inbound.is_sent() || body.is_empty() => {
-                match caller.writer.write_all([caller.out, body, b""], caller.timer, patience).await {
-                    Ok(()) => Ok(()),
-                    Err(WriteError::Gone { .. }) => Err(DownloadError::ClientGone),
-                    Err(WriteError::Stalled) => Err(DownloadError::ClientSlow),
-                }
+        let whole = inbound.is_sent();
+        let at_once = match (source.at_hand(answer.chunked), &mut caller.outflow) {
+            (Some(body), Outflow::Http1(writer)) if whole || body.is_empty() => {
+                Some(writer.write_all([caller.out, body, b""], caller.timer, patience).await)
             }
-            _ => {
+            // The head said so.
+            (Some(b""), Outflow::Http2(_)) => Some(Ok(())),
+            (Some(body), Outflow::Http2(sender)) if whole => match sender.send_at_once(body) {
+                Ok(true) => Some(Ok(())),
+                Ok(false) => None,
+                Err(http2::Gone) => Some(Err(WriteError::Gone { taken: 1 })),
+            },
+            _ => None,
+        };
+        let passed = match at_once {
+            Some(Ok(())) => Ok(()),
+            Some(Err(WriteError::Gone { .. })) => Err(DownloadError::ClientGone),
+            Some(Err(WriteError::Stalled)) => Err(DownloadError::ClientSlow),
+            None => {
                 // An event stream may rightly be silent for hours; keep-alive on both sockets tells when a peer is gone.
-                let pause = (!answer.stream).then_some(patience);
-                if answer.stream {
-                    caller.writer.keep_alive();
+                let pause = pause.filter(|_| !answer.stream);
+                if let (true, Outflow::Http1(writer)) = (answer.stream, &mut caller.outflow) {
+                    writer.keep_alive();
                 }
                 let patience = Patience { write: patience, pause };
                 lease.set_transfer(true);
-                let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience).await;
+                let grpc = self.head.is_grpc().then_some(&mut lease);
+                let passed = pass_on(&mut source, &mut inbound, caller, answer.chunked, patience, grpc).await;
                 used = clock::now();
                 passed
             }
         };
         if let Err(error) = passed {
             drop(inbound);
-            return Attempt::End(self.cut(&lease, error, caller.writer.waited(), attempts));
+            return Attempt::End(self.cut(&lease, error, caller.outflow.waited(), attempts));
         }
         let served = answer.refuses || inbound.see_through().await;
         let sent = inbound.is_sent();
         drop(inbound);
-        writer.end();
-        if sent
-            && answer.keeps_alive
-            && let Some(reader) = source.into_next()
-        {
-            self.keep(&lease, Connection { reader, writer }, used);
+        drop(call);
+        if let Outgoing::Http1(mut writer) = outgoing {
+            writer.end();
+            if sent
+                && answer.keeps_alive
+                && let Some(reader) = source.into_next()
+            {
+                self.keep(&lease, Connection { reader, writer }, used);
+            }
         }
         drop(lease);
         let next = served && answer.keep_client && (sent || forget_rest(inflow, caller.timer, patience).await);
         Attempt::End(if next { End::Next } else { End::Close })
+    }
+
+    /// Both directions of the exchange with the replica. A stream's head is sent with that.
+    fn open(
+        &self,
+        lease: &Lease,
+        link: Link,
+        inflow: &Inflow,
+        replay: &Replay<'_>,
+    ) -> Result<(Incoming, Outgoing), Attempt> {
+        match link {
+            Link::Http1 { reader, mut writer, rested } => {
+                // Thrown away with its answer outstanding, it is reset: the replica sees that nobody waits.
+                writer.begin();
+                if !self.is_prompt() {
+                    writer.await_acks();
+                }
+                Ok((Incoming::Http1 { reader, rested }, Outgoing::Http1(writer)))
+            }
+            Link::Http2(opening) => {
+                let request = http2::request_head(self.request).map_err(|problem| {
+                    self.upstream.record(lease, Outcome::Abandoned, clock::now());
+                    Attempt::End(End::Problem(problem))
+                })?;
+                let empty = self.head.framing() == Framing::Empty
+                    || (replay.is_untouched() && inflow.at_hand(false).is_some_and(<[u8]>::is_empty));
+                let (call, sender) = opening.send(request, empty).map_err(|ended| {
+                    let (problem, failure, outcome) = no_stream(ended);
+                    self.failed(lease, problem, failure, outcome)
+                })?;
+                Ok((Incoming::Http2(call), Outgoing::Http2(sender)))
+            }
+        }
     }
 
     /// Whether the whole request is taken by the kernel of whoever is there, even if nobody reads it.
@@ -189,10 +283,9 @@ impl Exchange<'_> {
     async fn answer(
         &self,
         lease: &mut Lease,
-        reader: &mut Reader,
+        incoming: &mut Incoming,
         inbound: &mut Inbound<'_>,
         caller: &mut Caller<'_>,
-        rested: Option<Duration>,
         attempts: &mut Attempts,
     ) -> Result<Answer, Attempt> {
         // A client that waits to be asked for the body waits for the replica.
@@ -205,7 +298,7 @@ impl Exchange<'_> {
         let may_move = self.allows(Failure::Abandoned, true, attempts.count.after(Failure::Abandoned));
         loop {
             let event = {
-                let mut read = pin!(head::read_response(reader, budget));
+                let mut read = pin!(incoming.head(budget));
                 std::future::poll_fn(|cx| {
                     loop {
                         match inbound.poll(cx) {
@@ -224,7 +317,7 @@ impl Exchange<'_> {
                     let Some(sent) = sent_at.filter(|_| is_awaited(inbound)) else {
                         return Poll::Pending;
                     };
-                    let deadline = sent + self.config.response_timeout;
+                    let deadline = self.response_deadline(sent);
                     loop {
                         let may_move = may_move && inbound.may_be_repeated();
                         let wake =
@@ -251,18 +344,19 @@ impl Exchange<'_> {
             let (length, status) = match event {
                 Event::Head(Ok(head)) => head,
                 Event::Head(Err(error)) => {
-                    // What no HTTP begins with was sent before this request came: it is not the answer to it.
-                    let unasked = reader.ahead().is_empty() || error == HeadError::Alien;
-                    let raced = rested.filter(|_| interim == 0 && unasked && error != HeadError::Lost);
-                    let (problem, failure, outcome) = no_head(error, inbound, raced.is_some());
+                    let raced = incoming.rested(error).filter(|_| interim == 0);
+                    let (problem, failure, outcome) = match error {
+                        NoHead::Http1(error) => no_head(error, inbound, raced.is_some()),
+                        NoHead::Http2(ended) => no_stream(ended),
+                    };
                     if let Some(rested) = raced {
-                        let rest = if error == HeadError::Alien { Rest::Spoken } else { Rest::Closed };
+                        let rest = if error == NoHead::Http1(HeadError::Alien) { Rest::Spoken } else { Rest::Closed };
                         lease.endpoint().kept().was(rest, rested, clock::now());
                     }
                     let mut attempt = self.failed(lease, problem, failure, outcome);
                     if let Attempt::Failed(failed) = &mut attempt {
                         failed.client_ended = inbound.has_ended();
-                        if error == HeadError::Lost {
+                        if matches!(error, NoHead::Http1(HeadError::Lost) | NoHead::Http2(Ended::Lost)) {
                             // It may have been there for a time before.
                             let waited =
                                 sent_at.map_or(Duration::ZERO, |at| clock::now().saturating_duration_since(at));
@@ -287,12 +381,16 @@ impl Exchange<'_> {
                     }
                     return Err(attempt);
                 }
+                // That its client is in a hurry is no fault of the replica's.
+                Event::Timeout if self.deadline.is_some_and(|deadline| deadline <= clock::now()) => {
+                    return failed(Problem::Deadline, Failure::Final, Outcome::Abandoned);
+                }
                 Event::Timeout => return failed(Problem::ResponseTimeout, Failure::Final, Outcome::TimedOut),
             };
 
             let now = clock::now();
             let garbage = |why| failed(Problem::Garbage(why), Failure::Final, Outcome::Invalid);
-            let head = match ResponseHead::read(&reader.ahead()[..length], status, self.head.is_head()) {
+            let head = match incoming.read(length, status, self.head.is_head()) {
                 Ok(head) => head,
                 Err(fault) => return garbage(fault.reason()),
             };
@@ -303,25 +401,34 @@ impl Exchange<'_> {
                 let first_byte = now.saturating_duration_since(sent_at.unwrap_or(now));
                 self.upstream.record(lease, Outcome::Answered { status, first_byte }, now);
                 attempts.status = status;
-                let answer = self.write_final(&head, status, now, inbound, caller.out);
+                let answer = self.write_final(&head, status, now, inbound, caller);
                 if head.fields.event_stream {
                     lease.become_stream();
                 }
-                reader.consume(length);
-                return Ok(answer);
+                incoming.consume(length);
+                return answer.map_err(|http2::Gone| Attempt::End(End::Gone));
             }
             interim += 1;
             if interim > MAX_INTERIM {
                 return garbage("the replica sends interim responses without end");
             }
             let understood = !self.head.is_http_1_0();
+            let mut taken = true;
             if understood {
                 caller.out.clear();
-                head.write(Delivery { chunked: false, connection: None, http_1_0: false }, caller.out);
+                match &caller.outflow {
+                    Outflow::Http1(_) => {
+                        head.write(Delivery { chunked: false, connection: None, http_1_0: false }, caller.out);
+                    }
+                    Outflow::Http2(sender) => {
+                        head.write_lines(caller.out);
+                        taken = sender.inform(http2::response_head(status, caller.out)).is_ok();
+                    }
+                }
             }
-            reader.consume(length);
+            incoming.consume(length);
             budget = budget.saturating_sub(length);
-            if understood && caller.write_head(self.limits.body_idle).await.is_err() {
+            if !taken || (understood && caller.write_head(self.limits.body_idle).await.is_err()) {
                 self.upstream.record(lease, Outcome::Abandoned, now);
                 return Err(Attempt::End(End::Gone));
             }
@@ -343,40 +450,48 @@ impl Exchange<'_> {
         self.upstream.acquire_other(&tried).filter(|_| self.upstream.withdraw_retry(now))
     }
 
-    /// Decides how a response goes on, and writes its head accordingly.
+    /// Until when the head of the response to a request must come that was sent by then.
+    fn response_deadline(&self, sent: Instant) -> Instant {
+        let own = sent + self.config.response_timeout;
+        self.deadline.unwrap_or(own)
+    }
+
+    /// Decides how a response goes on, and writes its head accordingly; to a client of HTTP/2 it is sent with that.
     fn write_final(
         &self,
         head: &ResponseHead<'_>,
         status: u16,
         at: Instant,
         inbound: &Inbound<'_>,
-        out: &mut Vec<u8>,
-    ) -> Answer {
+        caller: &mut Caller<'_>,
+    ) -> Result<Answer, http2::Gone> {
+        let out = &mut *caller.out;
         out.clear();
         let framing = head.framing();
         let keeps_alive = head.keeps_alive();
         let stream = head.fields.event_stream;
         if status == 101 {
             head.write_upgrade(out);
-            return Answer {
-                status,
-                framing,
-                keeps_alive,
-                stream,
-                chunked: false,
-                keep_client: false,
-                refuses: false,
-                at,
-            };
+            let (chunked, keep_client, refuses) = (false, false, false);
+            return Ok(Answer { status, framing, keeps_alive, stream, chunked, keep_client, refuses, at });
         }
         // A response that refuses the rest of the body ends the connection, as does one to a client that was not asked for it:
         // whether that still sends it is open (RFC 9110 section 10.1.1). After any other the upload goes on.
         let refuses = !inbound.is_sent() && (status >= 400 || inbound.is_held_back());
+        if let Outflow::Http2(sender) = &caller.outflow {
+            head.write_lines(out);
+            let empty = matches!(framing, Framing::Empty | Framing::Length(0));
+            sender.respond(http2::response_head(status, out), empty)?;
+            // Of a stream it is the end that tells, and its connection goes on.
+            let (chunked, keep_client) = (false, true);
+            return Ok(Answer { status, framing, keeps_alive, stream, chunked, keep_client, refuses, at });
+        }
         let keep = self.head.keeps_alive() && !self.proxy.is_draining() && !refuses;
         let delivery = head.delivery(self.head.is_http_1_0(), keep);
         head.write(delivery, out);
         let keep_client = delivery.keeps_client();
-        Answer { status, framing, keeps_alive, stream, chunked: delivery.chunked, keep_client, refuses, at }
+        let chunked = delivery.chunked;
+        Ok(Answer { status, framing, keeps_alive, stream, chunked, keep_client, refuses, at })
     }
 
     fn failed(&self, lease: &Lease, problem: Problem, failure: Failure, outcome: Outcome) -> Attempt {
@@ -400,9 +515,9 @@ impl Exchange<'_> {
     fn cut(&self, lease: &Lease, error: DownloadError, held_up: Duration, attempts: &mut Attempts) -> End {
         let outcome = match error {
             // What a client of ours caused is no fault of the replica's.
-            DownloadError::ReplicaBroken if held_up >= HELD_UP => Outcome::Abandoned,
+            DownloadError::ReplicaBroken | DownloadError::ReplicaReset(_) if held_up >= HELD_UP => Outcome::Abandoned,
             DownloadError::ClientGone | DownloadError::ClientSlow | DownloadError::UploadFailed => Outcome::Abandoned,
-            DownloadError::ReplicaBroken => Outcome::Broken,
+            DownloadError::ReplicaBroken | DownloadError::ReplicaReset(_) => Outcome::Broken,
             DownloadError::ReplicaSlow => Outcome::TimedOut,
             DownloadError::ReplicaBad { .. } => Outcome::Invalid,
         };
@@ -419,6 +534,7 @@ impl Exchange<'_> {
             DownloadError::ClientGone => End::Gone,
             DownloadError::ClientSlow | DownloadError::UploadFailed => End::Cut(None),
             DownloadError::ReplicaBroken => End::Cut(Some(Problem::Incomplete("the replica broke off its response"))),
+            DownloadError::ReplicaReset(code) => End::Cut(Some(Problem::Reset(code))),
             DownloadError::ReplicaBad { started: false } => End::Problem(Problem::Garbage(BAD_CHUNKS)),
             DownloadError::ReplicaBad { started: true } => End::Cut(Some(Problem::Incomplete(BAD_CHUNKS))),
             DownloadError::ReplicaSlow => {
@@ -466,9 +582,19 @@ fn no_head(error: HeadError, inbound: &Inbound<'_>, raced: bool) -> (Problem, Fa
     }
 }
 
+/// What it means that a stream ended before its response's head.
+fn no_stream(ended: Ended) -> (Problem, Failure, Outcome) {
+    match ended {
+        Ended::Unprocessed => (Problem::Unprocessed, Failure::Unprocessed, Outcome::Abandoned),
+        Ended::Reset(code) => (Problem::Reset(code), Failure::Dead, Outcome::Broken),
+        Ended::Broken | Ended::Lost => (Problem::Broken, Failure::Dead, Outcome::Broken),
+        Ended::Alien => (Problem::Garbage("the replica's response is not HTTP/2"), Failure::Final, Outcome::Invalid),
+    }
+}
+
 /// What ends the wait for a head.
 enum Event {
-    Head(Result<(usize, u16), HeadError>),
+    Head(Result<(usize, u16), NoHead>),
     /// The client ended it.
     Client(Option<UploadError>),
     /// The endpoint was declared down, and this other one takes the request.

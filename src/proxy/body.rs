@@ -1,10 +1,12 @@
 //! Bodies on their way: a request's to the replica, a response's to the client. Each is one buffer deep; whoever reads
 //! slowly slows down whoever writes.
 
-use super::fields::Framing;
-use super::inflow::{Broken, Inflow};
+use super::fields::{Framing, passing_trailers};
+use super::http2::{self, Code};
+use super::inflow::{Broken, Inflow, Piece};
 use super::memory::Holding;
-use super::socket::{WriteError, Writer};
+use super::outflow::Outflow;
+use super::socket::WriteError;
 use super::timer::Timer;
 use crate::clock;
 use std::io::Write as _;
@@ -38,7 +40,7 @@ impl From<Duration> for Patience {
 /// A message on its way out.
 #[derive(Debug)]
 struct Outgoing<'a> {
-    writer: &'a mut Writer,
+    outflow: Outflow<'a>,
     timer: &'a mut Timer,
     patience: Patience,
     chunked: bool,
@@ -46,6 +48,8 @@ struct Outgoing<'a> {
     gathered: &'a mut Vec<u8>,
     /// Whether any byte was written.
     started: bool,
+    /// Whether its end was sent.
+    ended: bool,
     /// Whether the sender owes the body already: until then it may pause for as long as it likes.
     due: &'a AtomicBool,
 }
@@ -64,26 +68,42 @@ impl Outgoing<'_> {
     }
 
     /// Sends a piece of the body, perhaps later.
-    async fn push(&mut self, piece: &[u8]) -> Result<(), WriteError> {
+    async fn push(&mut self, piece: Piece<'_>) -> Result<(), WriteError> {
         if piece.is_empty() {
             return Ok(());
+        }
+        if let Outflow::Http2(sender) = &self.outflow {
+            self.started = true;
+            self.ended = piece.last;
+            let last = piece.last;
+            return sender.send(piece.into_bytes(), last, self.timer, self.patience.write).await;
         }
         let after: &[u8] = if self.chunked { b"\r\n" } else { b"" };
         if self.chunked {
             let _ = write!(self.gathered, "{:x}\r\n", piece.len());
         }
         if self.gathered.len() + piece.len() <= GATHER {
-            self.gathered.extend_from_slice(piece);
+            self.gathered.extend_from_slice(&piece);
             self.gathered.extend_from_slice(after);
             return Ok(());
         }
-        self.write(piece, after).await
+        self.write(&piece, after).await
     }
 
-    /// Sends the end of the body, and all that was gathered.
-    async fn finish(&mut self) -> Result<(), WriteError> {
+    /// Sends the end of the body with these trailers, and all that was gathered.
+    async fn finish(&mut self, trailers: &[u8]) -> Result<(), WriteError> {
+        if let Outflow::Http2(sender) = &self.outflow {
+            if self.ended {
+                return Ok(());
+            }
+            self.ended = true;
+            let trailers = http2::trailers(&passing_trailers(trailers));
+            return sender.finish(trailers).map_err(|_| WriteError::Gone { taken: 1 });
+        }
         if self.chunked {
-            self.gathered.extend_from_slice(b"0\r\n\r\n");
+            self.gathered.extend_from_slice(b"0\r\n");
+            self.gathered.extend_from_slice(&passing_trailers(trailers));
+            self.gathered.extend_from_slice(b"\r\n");
         }
         self.flush().await
     }
@@ -93,7 +113,8 @@ impl Outgoing<'_> {
     }
 
     async fn write(&mut self, piece: &[u8], after: &[u8]) -> Result<(), WriteError> {
-        let result = self.writer.write_all([self.gathered, piece, after], self.timer, self.patience.write).await;
+        let Outflow::Http1(writer) = &mut self.outflow else { return Ok(()) };
+        let result = writer.write_all([self.gathered, piece, after], self.timer, self.patience.write).await;
         self.started |= !matches!(result, Err(WriteError::Gone { taken: 0 }));
         self.gathered.clear();
         result
@@ -200,19 +221,18 @@ pub(super) enum UploadError {
 /// whole.
 pub(super) async fn upload<'s>(
     inflow: &'s mut Inflow,
-    writer: &mut Writer,
+    outflow: Outflow<'_>,
     head: &[u8],
     framing: Framing,
     replay: &mut Replay<'_>,
     due: &AtomicBool,
-    patience: Duration,
+    patience: Patience,
 ) -> (&'s Inflow, Result<bool, UploadError>) {
-    let mut timer = Timer::new(clock::now() + patience);
+    let mut timer = Timer::new(clock::now() + patience.write);
     let mut gathered = Vec::new();
     let chunked = framing == Framing::Chunked;
-    let patience = patience.into();
-    let mut out =
-        Outgoing { writer, timer: &mut timer, patience, chunked, gathered: &mut gathered, started: false, due };
+    let (timer, gathered) = (&mut timer, &mut gathered);
+    let mut out = Outgoing { outflow, timer, patience, chunked, gathered, started: false, ended: false, due };
     let result = send(inflow, &mut out, head, replay).await;
     let result = result.map_err(|error| match error {
         UploadError::Replica { .. } => UploadError::Replica { started: out.started },
@@ -228,8 +248,13 @@ async fn send(
     replay: &mut Replay<'_>,
 ) -> Result<(), UploadError> {
     let gone = |_: WriteError| UploadError::Replica { started: true };
-    out.push_head(head).await.map_err(gone)?;
-    out.push(&replay.kept).await.map_err(gone)?;
+    // A stream's head went ahead.
+    if matches!(out.outflow, Outflow::Http1(_)) {
+        out.push_head(head).await.map_err(gone)?;
+    } else {
+        out.started = true;
+    }
+    out.push(Piece::lent(&replay.kept, false)).await.map_err(gone)?;
     while !replay.complete {
         match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(UploadError::ClientSlow),
@@ -237,15 +262,15 @@ async fn send(
             Some(Ok(Some(piece))) => {
                 out.due.store(true, Ordering::Relaxed);
                 // What cannot be kept is forgotten before it is sent: from here on nothing is repeated.
-                replay.keep(piece);
+                replay.keep(&piece);
                 out.push(piece).await.map_err(gone)?;
                 replay.complete = inflow.is_done();
             }
-            Some(Err(Broken::Gone)) => return Err(UploadError::ClientGone),
+            Some(Err(Broken::Gone | Broken::Reset(_))) => return Err(UploadError::ClientGone),
             Some(Err(Broken::Bad)) => return Err(UploadError::ClientBad),
         }
     }
-    out.finish().await.map_err(gone)
+    out.finish(inflow.trailers()).await.map_err(gone)
 }
 
 /// Why a download ended early.
@@ -260,6 +285,8 @@ pub(super) enum DownloadError {
     UploadFailed,
     /// The replica broke off.
     ReplicaBroken,
+    /// The replica reset the stream.
+    ReplicaReset(Code),
     /// The replica sent malformed chunks; with whether the client got anything of the response.
     ReplicaBad { started: bool },
     /// The replica stopped sending.
@@ -269,7 +296,7 @@ pub(super) enum DownloadError {
 /// Passes on a response: its head, in `gathered` already, then its body, in chunks if `chunked`.
 pub(super) async fn download(
     inflow: &mut Inflow,
-    writer: &mut Writer,
+    outflow: Outflow<'_>,
     gathered: &mut Vec<u8>,
     chunked: bool,
     timer: &mut Timer,
@@ -279,7 +306,9 @@ pub(super) async fn download(
         WriteError::Gone { .. } => DownloadError::ClientGone,
         WriteError::Stalled => DownloadError::ClientSlow,
     };
-    let mut out = Outgoing { writer, timer, patience, chunked, gathered, started: false, due: &DUE };
+    // A stream's head went ahead.
+    let started = matches!(outflow, Outflow::Http2(_));
+    let mut out = Outgoing { outflow, timer, patience, chunked, gathered, started, ended: false, due: &DUE };
     while !inflow.is_done() {
         match out.next(inflow.piece()).await.map_err(gone)? {
             None => return Err(DownloadError::ReplicaSlow),
@@ -292,12 +321,13 @@ pub(super) async fn download(
                 out.flush().await.map_err(gone)?;
                 return Err(match broken {
                     Broken::Gone => DownloadError::ReplicaBroken,
+                    Broken::Reset(code) => DownloadError::ReplicaReset(code),
                     Broken::Bad => DownloadError::ReplicaBad { started: true },
                 });
             }
         }
     }
-    out.finish().await.map_err(gone)
+    out.finish(inflow.trailers()).await.map_err(gone)
 }
 
 #[cfg(test)]
@@ -341,7 +371,9 @@ mod tests {
             let mut replay = Replay::new(memory.extra(usize::MAX));
             let patience = Duration::from_secs(30);
             let framing = Framing::Length(size as u64);
-            let (_, result) = upload(&mut inflow, &mut writer, b"head", framing, &mut replay, &DUE, patience).await;
+            let (_, result) =
+                upload(&mut inflow, Outflow::Http1(&mut writer), b"head", framing, &mut replay, &DUE, patience.into())
+                    .await;
             assert_eq!(result, Err(UploadError::Replica { started: false }), "{size} bytes");
             assert_eq!(replay.is_whole(), kept, "{size} bytes");
             drop(sender.join().unwrap());

@@ -4,19 +4,21 @@
 //! whether again, is decided in `pool/`; here the attempts are made.
 
 use super::Proxy;
-use super::answer::Problem;
+use super::answer::{Asked, Problem};
 use super::attempt::{Attempt, Failed};
 use super::body::Replay;
 use super::connection::Connection;
 use super::dial::{DialError, dial};
+use super::http2::Opening;
 use super::inflow::Inflow;
+use super::outflow::Outflow;
 use super::request::RequestHead;
 use super::socket::{Reader, WriteError, Writer};
 use super::timer::Timer;
 use crate::clock;
-use crate::config;
-use crate::pool::EndpointId;
+use crate::config::{self, Protocol};
 use crate::pool::retry::{self, Failure, Request, Tried};
+use crate::pool::{EndpointId, Outcome};
 use crate::upstream::{Fate, Lease, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,24 +34,64 @@ pub(super) struct Exchange<'a> {
     pub(super) request: &'a [u8],
     pub(super) proxy: &'a Proxy,
     pub(super) began: Instant,
+    /// When the client gives the call up, as it said.
+    pub(super) deadline: Option<Instant>,
     /// The client's address: requests that wait take turns by it.
     pub(super) peer: IpAddr,
 }
 
 /// The client's side of an exchange: where the answer goes.
 pub(super) struct Caller<'a> {
-    pub(super) writer: &'a mut Writer,
+    pub(super) outflow: Outflow<'a>,
     pub(super) timer: &'a mut Timer,
     /// A buffer for the heads that go out.
     pub(super) out: &'a mut Vec<u8>,
 }
 
 impl Caller<'_> {
-    /// Sends the head in the buffer alone.
+    /// The same, for a while.
+    pub(super) fn reborrow(&mut self) -> Caller<'_> {
+        Caller { outflow: self.outflow.reborrow(), timer: self.timer, out: self.out }
+    }
+
+    /// Sends the head in the buffer alone: of HTTP/1. A stream's was sent when it was made.
     pub(super) async fn write_head(&mut self, patience: Duration) -> Result<(), WriteError> {
-        self.writer.write_all([self.out, b"", b""], self.timer, patience).await
+        match &mut self.outflow {
+            Outflow::Http1(writer) => writer.write_all([self.out, b"", b""], self.timer, patience).await,
+            Outflow::Http2(_) => Ok(()),
+        }
+    }
+
+    /// Says why there is no answer of a replica. `keep`: the connection, of HTTP/1, goes on.
+    pub(super) async fn answer(&mut self, problem: &Problem, asked: Asked, keep: bool) -> End {
+        match &mut self.outflow {
+            Outflow::Http1(writer) => {
+                self.out.clear();
+                problem.write(asked.head, keep, self.out);
+                match writer.write_all([self.out, b"", b""], self.timer, ANSWER_WITHIN).await {
+                    Ok(()) if keep => End::Next,
+                    Ok(()) => End::Close,
+                    Err(_) => End::Gone,
+                }
+            }
+            Outflow::Http2(sender) => {
+                if let Problem::Reset(code) = problem {
+                    // As without a proxy: clients of gRPC know what each code means.
+                    sender.reset(*code);
+                    return End::Close;
+                }
+                let (response, body) = problem.to_http2(asked.grpc);
+                let bare = asked.head || body.is_empty();
+                let sent = sender.respond(response, bare).is_ok()
+                    && (bare || sender.send(body.into(), true, self.timer, ANSWER_WITHIN).await.is_ok());
+                if sent { End::Next } else { End::Gone }
+            }
+        }
     }
 }
+
+/// So long a client may take to take an answer of ours.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How an exchange ended, for the client's connection.
 pub(super) enum End {
@@ -101,12 +143,15 @@ impl Attempts {
     }
 }
 
-/// A connection to a replica, taken for one request.
-pub(super) struct Link {
-    pub(super) reader: Box<Reader>,
-    pub(super) writer: Writer,
-    /// For how long it rested, if it carried requests before: its replica may just have closed it.
-    pub(super) rested: Option<Duration>,
+/// A connection to a replica, taken for one request, or a place on one.
+pub(super) enum Link {
+    Http1 {
+        reader: Box<Reader>,
+        writer: Writer,
+        /// For how long it rested, if it carried requests before: its replica may just have closed it.
+        rested: Option<Duration>,
+    },
+    Http2(Opening),
 }
 
 impl Exchange<'_> {
@@ -171,8 +216,8 @@ impl Exchange<'_> {
         if failed.client_ended || !self.allows(failed.failure, replay.is_whole(), attempts.count) {
             return false;
         }
-        // A connect that failed sent nothing.
-        if failed.failure == Failure::Connect {
+        // A connect that failed sent nothing, and what a replica refused it did not process.
+        if matches!(failed.failure, Failure::Connect | Failure::Unprocessed) {
             return attempts.waited < self.config.wait;
         }
         // The ordinary race with a server that closes its connections is lost once at
@@ -198,6 +243,10 @@ impl Exchange<'_> {
 
     /// A connection to the endpoint of `lease`, or to one that was quicker to accept.
     async fn link(&self, lease: Lease, attempts: &mut Attempts, now: Instant) -> Result<(Lease, Link), Failed> {
+        if self.config.protocol == Protocol::H2c {
+            let (lease, opening) = self.place(lease, attempts).await?;
+            return Ok((lease, Link::Http2(opening)));
+        }
         let once = !self.head.is_idempotent();
         // A request that is repeated takes a fresh connection: what closed the first kept one may have closed them all.
         let first = attempts.count.attempts == 0;
@@ -208,8 +257,14 @@ impl Exchange<'_> {
         if let Some(idle) = idle {
             let rested = Some(now.saturating_duration_since(idle.since));
             let Connection { reader, writer } = idle.connection;
-            return Ok((lease, Link { reader, writer, rested }));
+            return Ok((lease, Link::Http1 { reader, writer, rested }));
         }
+        let (lease, (reader, writer)) = self.connect(lease, attempts).await?;
+        Ok((lease, Link::Http1 { reader, writer, rested: None }))
+    }
+
+    /// A new connection to the endpoint of `lease`, or to one that was quicker to accept.
+    async fn connect(&self, lease: Lease, attempts: &mut Attempts) -> Result<(Lease, (Box<Reader>, Writer)), Failed> {
         let connects = &self.upstream.metrics().connects;
         // `wait` bounds all that comes before a connection, except that the first connect may take its time.
         let left = self.config.wait.saturating_sub(attempts.waited);
@@ -218,7 +273,7 @@ impl Exchange<'_> {
         match Box::pin(dial(self.upstream, lease, attempts, patience)).await {
             Ok((lease, reader, writer)) => {
                 connects.add("connected");
-                Ok((lease, Link { reader, writer, rested: None }))
+                Ok((lease, (reader, writer)))
             }
             Err(error) => {
                 connects.add(match error {
@@ -227,19 +282,46 @@ impl Exchange<'_> {
                     DialError::Exhausted => "exhausted",
                     DialError::Withdrawn => "withdrawn",
                 });
-                Err(Failed {
-                    problem: match error {
-                        DialError::Refused | DialError::Withdrawn => Problem::Refused,
-                        DialError::TimedOut => Problem::ConnectTimeout,
-                        DialError::Exhausted => Problem::Exhausted,
-                    },
-                    failure: if error == DialError::Exhausted { Failure::Final } else { Failure::Connect },
-                    client_ended: false,
-                    raced: false,
-                    waited: Duration::ZERO,
-                    check: None,
-                    next: None,
-                })
+                Err(Failed::to_connect(error))
+            }
+        }
+    }
+
+    /// A place on a connection of HTTP/2 to the endpoint of `lease`, or to one that was quicker to accept.
+    async fn place(&self, lease: Lease, attempts: &mut Attempts) -> Result<(Lease, Opening), Failed> {
+        if let Some(opening) = lease.endpoint().shared().open(lease.generation()) {
+            return Ok((lease, opening));
+        }
+        Box::pin(self.place_on_new(lease, attempts)).await
+    }
+
+    /// The same where all connections are full, or none is there.
+    async fn place_on_new(&self, lease: Lease, attempts: &mut Attempts) -> Result<(Lease, Opening), Failed> {
+        let endpoint = lease.share_endpoint();
+        let turn = endpoint.shared().turn().await;
+        if let Some(opening) = endpoint.shared().open(lease.generation()) {
+            return Ok((lease, opening));
+        }
+        let mut turn = match turn {
+            Ok(turn) => turn,
+            // Whoever dialled has told the pool.
+            Err(error) => {
+                attempts.note(lease.id(), endpoint.address());
+                return Err(Failed::to_connect(error));
+            }
+        };
+        let connected = self.connect(lease, attempts).await;
+        let (lease, connection) = connected.inspect_err(|failed| turn.failed(failed.dial_error()))?;
+        // The race may have been won by another endpoint.
+        let shared = lease.endpoint().shared();
+        let begun = shared.begin(connection, lease.generation(), self.limits.max_header, self.config.connect_timeout);
+        match begun.await {
+            Ok(opening) => Ok((lease, opening)),
+            Err(error) => {
+                turn.failed(error);
+                self.upstream.record(&lease, Outcome::Refused, clock::now());
+                attempts.note(lease.id(), lease.endpoint().address());
+                Err(Failed::to_connect(error))
             }
         }
     }

@@ -23,6 +23,15 @@ pub(super) enum Framing {
     ToClose,
 }
 
+/// What says where a message's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delimiter {
+    /// The fields of its head: HTTP/1.
+    Fields,
+    /// The end of its stream, whatever the fields say; `ended`: it ended with its head.
+    Stream { ended: bool },
+}
+
 /// Why a head is refused although it parses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -100,6 +109,12 @@ pub(super) struct Fields {
     pub(super) websocket: bool,
     pub(super) expect_continue: bool,
     pub(super) event_stream: bool,
+    /// It is a call of gRPC.
+    pub(super) grpc: bool,
+    /// How long a call of gRPC may take, as its client says it.
+    pub(super) grpc_timeout: Option<Span>,
+    /// The sender takes trailers.
+    pub(super) te_trailers: bool,
     pub(super) probe: bool,
     pub(super) traceparent: Option<Span>,
 }
@@ -143,6 +158,9 @@ impl Fields {
             websocket: false,
             expect_continue: false,
             event_stream: false,
+            grpc: false,
+            grpc_timeout: None,
+            te_trailers: false,
             probe: false,
             traceparent: None,
         };
@@ -185,13 +203,15 @@ impl Fields {
         let bytes = &head[value.clone()];
         let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
         match name.len() {
-            2 if is("te") => self.hop.push(line.whole.clone()),
+            2 if is("te") => {
+                self.te_trailers |= elements(bytes).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+                self.hop.push(line.whole.clone());
+            }
             4 if is("host") => {
                 self.hosts += 1;
                 self.host = Some(value);
             }
             6 if is("expect") => self.expect_continue = bytes.eq_ignore_ascii_case(b"100-continue"),
-            7 if is("trailer") => self.hop.push(line.whole.clone()),
             7 if is("upgrade") => {
                 self.upgrade = true;
                 self.websocket |= elements(bytes).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
@@ -204,8 +224,12 @@ impl Fields {
             10 if is("keep-alive") => self.hop.push(line.whole.clone()),
             11 if is("traceparent") => self.traceparent = Some(value),
             12 if is("content-type") => {
-                self.event_stream = bytes.len() >= 17 && bytes[..17].eq_ignore_ascii_case(b"text/event-stream");
+                let begins =
+                    |kind: &[u8]| bytes.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind));
+                self.event_stream = begins(b"text/event-stream");
+                self.grpc = begins(b"application/grpc");
             }
+            12 if is("grpc-timeout") => self.grpc_timeout = Some(value),
             14 if is("content-length") => {
                 if self.length.is_some() {
                     return Err(Fault::Length);
@@ -326,6 +350,53 @@ fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Line> {
     })
 }
 
+/// Name and value of each line, up to an empty one or the end.
+pub(super) fn pairs(lines: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    self::lines(lines, 0).map(|line| split(lines, &line))
+}
+
+/// Fields that mean nothing behind a body, or would mean too much: how the message is delimited, where it goes, who sent it,
+/// what its content is (RFC 9110 section 6.5.1).
+pub(super) const NO_TRAILERS: [&str; 24] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "location",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+];
+
+/// Those of these trailers that go on.
+pub(super) fn passing_trailers(lines: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in self::lines(lines, 0) {
+        let (name, _) = split(lines, &line);
+        let means_much = NO_TRAILERS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+        if is_token(name) && !means_much {
+            out.extend_from_slice(&lines[line.whole]);
+        }
+    }
+    out
+}
+
 /// The elements of a list, of which empty ones are none (RFC 9110 section 5.6.1).
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim).filter(|element| !element.is_empty())
@@ -386,7 +457,7 @@ mod tests {
     fn lines_pass_as_they_came_but_for_those_of_this_hop() {
         let sent = "hOst:  a \r\nX-A: 1\r\nConnection: keep-alive, X-Hop\r\nx-hop: 2\r\nX-B:2\r\nTE: trailers\r\n\
                     Keep-Alive: timeout=5\r\nX-C: \r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n";
-        assert_eq!(passed_on(sent), "hOst:  a \r\nX-A: 1\r\nX-B:2\r\nX-C: \r\n");
+        assert_eq!(passed_on(sent), "hOst:  a \r\nX-A: 1\r\nX-B:2\r\nX-C: \r\nTrailer: x\r\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that leaves.
 
 use super::body::UploadError;
+use super::http2::Sender;
 use super::inflow::Inflow;
 use super::socket::{Peeked, Reader};
 use std::pin::Pin;
@@ -48,6 +49,8 @@ pub(super) struct Watch<'a> {
 enum Seen<'a> {
     /// What comes next.
     Next(&'a Reader),
+    /// A stream's end; none: nobody watches it.
+    Stream(Option<&'a Sender>),
     /// Unread bytes, or the end, lie before whatever comes: a reset shows all the same.
     Reset(Pin<Box<dyn Future<Output = ()> + Send + 'a>>),
     /// It was reset.
@@ -55,8 +58,14 @@ enum Seen<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(inflow: &'a Inflow) -> Self {
-        Watch { seen: Seen::Next(inflow.reader()), ended: false }
+    /// Of a client of HTTP/1: what comes behind the request, and the connection's end.
+    pub(super) fn of_connection(reader: &'a Reader) -> Self {
+        Watch { seen: Seen::Next(reader), ended: false }
+    }
+
+    /// Of a client of HTTP/2: its word that it wants no response. That it sends nothing more is the ordinary course.
+    pub(super) fn of_stream(response: Option<&'a Sender>) -> Self {
+        Watch { seen: Seen::Stream(response), ended: false }
     }
 
     /// Ready when the client is gone for certain.
@@ -66,6 +75,12 @@ impl<'a> Watch<'a> {
                 Seen::Gone => return Poll::Ready(()),
                 Seen::Reset(reset) => {
                     ready!(reset.as_mut().poll(cx));
+                    self.seen = Seen::Gone;
+                    return Poll::Ready(());
+                }
+                Seen::Stream(None) => return Poll::Pending,
+                Seen::Stream(Some(response)) => {
+                    ready!(response.poll_reset(cx));
                     self.seen = Seen::Gone;
                     return Poll::Ready(());
                 }
@@ -144,15 +159,15 @@ impl Inbound<'_> {
                 };
                 match result {
                     Ok(replayable) => {
-                        *self = Inbound::Sent { watch: Watch::new(inflow), replayable };
+                        *self = Inbound::Sent { watch: inflow.watch(), replayable };
                         Poll::Ready(Sign::Sent)
                     }
                     Err(UploadError::Replica { started }) => {
-                        *self = Inbound::Refused { watch: Watch::new(inflow), started };
+                        *self = Inbound::Refused { watch: inflow.watch(), started };
                         Poll::Ready(Sign::Refused)
                     }
                     Err(error) => {
-                        *self = Inbound::Refused { watch: Watch::new(inflow), started: true };
+                        *self = Inbound::Refused { watch: inflow.watch(), started: true };
                         Poll::Ready(Sign::Failed(error))
                     }
                 }

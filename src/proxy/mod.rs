@@ -27,13 +27,16 @@ mod fields;
 pub(crate) mod fuzz;
 mod guard;
 mod head;
+mod http2;
 mod inbound;
+mod incoming;
 mod inflow;
 mod kept;
 mod limit;
 mod log;
 mod memory;
 mod mend;
+mod outflow;
 mod request;
 mod response;
 mod socket;
@@ -41,11 +44,13 @@ mod syntax;
 mod timer;
 mod transfer;
 mod tunnel;
+mod turn;
 mod waiting;
 
 pub use answer::Problem;
 pub use connection::Connection;
 pub use fields::PROBE_FIELD;
+pub use http2::{Code, Shared, Silent, ask};
 pub use kept::Kept;
 pub use limit::{Admission, ConnectionLimit, Permit};
 
@@ -60,6 +65,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -67,6 +73,8 @@ pub struct Proxy {
     /// What the configuration says now.
     table: ArcSwap<Table>,
     draining: AtomicBool,
+    /// Told once draining begins: connections of HTTP/2 have something to say then.
+    drained: Notify,
     /// Requests under way.
     active: AtomicUsize,
     /// Connections that changed their protocol.
@@ -100,6 +108,7 @@ impl Proxy {
         Arc::new(Proxy {
             table: ArcSwap::from_pointee(table),
             draining: AtomicBool::new(false),
+            drained: Notify::new(),
             active: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
@@ -129,7 +138,19 @@ impl Proxy {
 
     /// From now on every response tells its client to go elsewhere.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::SeqCst);
+        self.drained.notify_waiters();
+    }
+
+    /// Returns once [`Proxy::drain`] was called.
+    async fn drained(&self) {
+        let told = self.drained.notified();
+        tokio::pin!(told);
+        // Listening before looking, so that it is not missed.
+        told.as_mut().enable();
+        if !self.draining.load(Ordering::SeqCst) {
+            told.await;
+        }
     }
 
     /// Whether [`Proxy::drain`] was called.

@@ -1,10 +1,11 @@
 //! A request's head: what it asks for, and what the replica gets to read of it.
 
-use super::fields::{Fault, Fields, Framing, Span};
+use super::fields::{Delimiter, Fault, Fields, Framing, Span};
 use super::syntax::{is_authority, is_target_byte, is_token};
 use crate::config::{Forwarded, HostHeader};
 use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A client's request head, as it came.
 #[derive(Debug)]
@@ -39,8 +40,13 @@ pub(super) struct Rewrite<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Reads a whole head.
+    /// Reads a whole head of HTTP/1.
     pub(super) fn read(raw: &'a [u8]) -> Result<RequestHead<'a>, Fault> {
+        RequestHead::read_as(raw, Delimiter::Fields)
+    }
+
+    /// Reads a whole head, whose body ends as `delimiter` has it.
+    pub(super) fn read_as(raw: &'a [u8], delimiter: Delimiter) -> Result<RequestHead<'a>, Fault> {
         // A server skips empty lines before a request (RFC 9112 section 2.2).
         let begin = raw.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(Fault::Shape)?;
         let end = begin + memchr::memchr(b'\n', &raw[begin..]).ok_or(Fault::Shape)?;
@@ -66,7 +72,9 @@ impl<'a> RequestHead<'a> {
             return Err(Fault::Encoding);
         }
         let framing = match (fields.chunked, fields.length) {
+            _ if delimiter == (Delimiter::Stream { ended: true }) => Framing::Empty,
             (true, _) => Framing::Chunked,
+            (false, None) if delimiter == (Delimiter::Stream { ended: false }) => Framing::Chunked,
             (false, None | Some(0)) => Framing::Empty,
             (false, Some(length)) => Framing::Length(length),
         };
@@ -152,6 +160,17 @@ impl<'a> RequestHead<'a> {
         self.minor == 1 && self.fields.connection_upgrade && self.framing == Framing::Empty && self.fields.websocket
     }
 
+    /// Whether it is a call of gRPC.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.fields.grpc
+    }
+
+    /// How long a call of gRPC may take.
+    pub(super) fn grpc_timeout(&self) -> Option<Duration> {
+        let value = self.fields.grpc_timeout.clone().filter(|_| self.fields.grpc)?;
+        grpc_timeout(&self.raw[value])
+    }
+
     /// The trace this request belongs to, for the log.
     pub(super) fn traceparent(&self) -> Option<&[u8]> {
         self.fields.traceparent.clone().map(|span| &self.raw[span])
@@ -176,8 +195,18 @@ impl<'a> RequestHead<'a> {
         } else {
             self.write_changed(replaced, rewrite, out);
         }
-        if self.wants_websocket() {
-            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        // A client of HTTP/2 says only by the end of its stream where its body ends.
+        if self.framing == Framing::Chunked && !self.fields.chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        match (self.wants_websocket(), self.fields.te_trailers) {
+            (true, true) => {
+                out.extend_from_slice(b"Connection: Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n");
+            }
+            (true, false) => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+            // Trailers pass, so that the replica may know who takes them.
+            (false, true) => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
+            (false, false) => {}
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -235,6 +264,24 @@ impl<'a> RequestHead<'a> {
             }
         }
     }
+}
+
+/// The value of `grpc-timeout` (gRPC over HTTP/2, "Requests"): at most eight digits and a unit.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

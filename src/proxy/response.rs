@@ -1,6 +1,6 @@
 //! A response's head: how its body is delimited, and what the client gets to read of it.
 
-use super::fields::{Fault, Fields, Framing};
+use super::fields::{Delimiter, Fault, Fields, Framing};
 use super::mend::mended;
 use super::syntax::is_text;
 use std::borrow::Cow;
@@ -73,19 +73,36 @@ fn status_line(line: &[u8]) -> Option<(u8, u16)> {
 }
 
 impl<'a> ResponseHead<'a> {
-    /// Reads a whole head. `to_head`: it answers a HEAD.
+    /// Reads a whole head of HTTP/1. `to_head`: it answers a HEAD.
     pub(super) fn read(raw: &'a [u8], status: u16, to_head: bool) -> Result<ResponseHead<'a>, Fault> {
-        ResponseHead::read_strictly(Cow::Borrowed(raw), status, to_head)
-            .or_else(|_| ResponseHead::read_strictly(Cow::Owned(mended(raw)?), status, to_head))
+        ResponseHead::read_as(raw, status, to_head, Delimiter::Fields)
     }
 
-    fn read_strictly(raw: Cow<'a, [u8]>, status: u16, to_head: bool) -> Result<ResponseHead<'a>, Fault> {
+    /// Reads a whole head, whose body ends as `delimiter` has it.
+    pub(super) fn read_as(
+        raw: &'a [u8],
+        status: u16,
+        to_head: bool,
+        delimiter: Delimiter,
+    ) -> Result<ResponseHead<'a>, Fault> {
+        ResponseHead::read_strictly(Cow::Borrowed(raw), status, to_head, delimiter)
+            .or_else(|_| ResponseHead::read_strictly(Cow::Owned(mended(raw)?), status, to_head, delimiter))
+    }
+
+    fn read_strictly(
+        raw: Cow<'a, [u8]>,
+        status: u16,
+        to_head: bool,
+        delimiter: Delimiter,
+    ) -> Result<ResponseHead<'a>, Fault> {
         let end = memchr::memchr(b'\n', &raw).ok_or(Fault::Shape)?;
         let line = raw[..end].strip_suffix(b"\r").ok_or(Fault::Shape)?;
         let (minor, _) = status_line(line).ok_or(Fault::Shape)?;
         let mut fields = Fields::read(&raw, end + 1)?;
         let framing = match status {
             _ if to_head || is_bodiless(status) => Framing::Empty,
+            _ if delimiter == (Delimiter::Stream { ended: true }) => Framing::Empty,
+            _ if delimiter == (Delimiter::Stream { ended: false }) && fields.length.is_none() => Framing::Chunked,
             _ if fields.chunked && minor == 0 => return Err(Fault::Encoding),
             _ if fields.chunked => Framing::Chunked,
             _ => fields.length.map_or(Framing::ToClose, Framing::Length),
@@ -134,6 +151,11 @@ impl<'a> ResponseHead<'a> {
         if delivery.chunked && !self.fields.chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
+        // A replica of HTTP/2 says by the end of its stream that there is no body.
+        if self.framing == Framing::Empty && self.fields.length.is_none() && !self.to_head && !is_bodiless(self.status)
+        {
+            out.extend_from_slice(b"Content-Length: 0\r\n");
+        }
         // What the client is to upgrade to (RFC 9110 section 15.5.22).
         let upgrades = self.status == 426 && self.fields.upgrade;
         if upgrades {
@@ -154,6 +176,11 @@ impl<'a> ResponseHead<'a> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// The status and the fields that a client of HTTP/2 gets, in lines.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
+        self.fields.write(&self.raw, false, out);
     }
 
     /// The head of a switch to another protocol, which is the only one that is offered to replicas.

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -74,6 +74,18 @@ impl Reader {
             self.rest();
         }
         read
+    }
+
+    /// Hands out what is ahead, or reads.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.half).poll_read(cx, into);
+        }
+        let count = self.ahead.len().min(into.remaining());
+        into.put_slice(&self.ahead[..count]);
+        self.ahead.advance(count);
+        self.rest();
+        Poll::Ready(Ok(()))
     }
 
     /// What has come since the last read, as far as the runtime knows: no system call while that is nothing. A byte that
@@ -171,7 +183,8 @@ pub(super) enum WriteError {
 }
 
 impl Writer {
-    fn half(&mut self) -> &mut OwnedWriteHalf {
+    /// For whoever writes by other rules than [`Writer::write_all`].
+    pub(super) fn half(&mut self) -> &mut OwnedWriteHalf {
         self.half.as_mut().expect("taken only by drop")
     }
 

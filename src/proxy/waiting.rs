@@ -2,7 +2,6 @@
 
 use super::answer::Problem;
 use super::exchange::{Attempts, End, Exchange};
-use super::inbound::Watch;
 use super::inflow::Inflow;
 use super::timer::Timer;
 use crate::clock;
@@ -29,7 +28,7 @@ impl Exchange<'_> {
         let queued = self.upstream.enqueue(self.peer, &attempts.tried, self.config.max_waiting);
         let mut ticket = queued.map_err(refused)?;
         let joined = clock::now();
-        let mut watch = Watch::new(inflow);
+        let mut watch = inflow.watch();
         let result = std::future::poll_fn(|cx| {
             if let Poll::Ready(granted) = ticket.poll_granted(cx) {
                 return Poll::Ready(granted.map_err(refused));
@@ -74,7 +73,7 @@ impl Exchange<'_> {
         pause: Duration,
     ) -> Result<(), End> {
         let began = clock::now();
-        let mut watch = Watch::new(inflow);
+        let mut watch = inflow.watch();
         let result = std::future::poll_fn(|cx| {
             if watch.poll_gone(cx).is_ready() || watch.ended {
                 return Poll::Ready(Err(End::Gone));

@@ -5,7 +5,7 @@ use super::check::Checks;
 use super::silence::Silence;
 use crate::admin::status::Live;
 use crate::pool::{EndpointId, Load};
-use crate::proxy::{Connection, Kept};
+use crate::proxy::{Connection, Kept, Shared};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -27,6 +27,7 @@ pub struct Endpoint {
     down: AtomicBool,
     pub(super) silence: Silence,
     kept: Kept<Connection>,
+    shared: Shared,
     pub(super) checks: Checks,
 }
 
@@ -43,6 +44,7 @@ impl Endpoint {
             down: AtomicBool::new(false),
             silence: Silence::new(now),
             kept: Kept::new(workers),
+            shared: Shared::new(workers),
             checks: Checks::default(),
         }
     }
@@ -57,6 +59,17 @@ impl Endpoint {
         &self.kept
     }
 
+    /// Its connections that requests share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Has no request take a connection that is there now: another process may have the address by now.
+    pub(super) fn retire(&self) {
+        self.kept.retire();
+        self.shared.retire();
+    }
+
     /// Whether one of its connections broke just now, and whether it is still there is not known yet.
     pub fn is_being_checked(&self) -> bool {
         self.checks.are_pending()
@@ -67,7 +80,7 @@ impl Endpoint {
         Live {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             streams: self.streams.load(Ordering::Relaxed),
-            idle_connections: self.kept.count(),
+            idle_connections: self.kept.count() + self.shared.count(),
             requests: self.requests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             silent_for: self.silent_for(now),
@@ -155,6 +168,11 @@ impl Lease {
     /// Whom the request goes to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The endpoint, for whoever outlives the lease.
+    pub fn share_endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.clone()
     }
 
     /// Its name.

@@ -152,7 +152,7 @@ impl Upstream {
         self.closed.store(true, Ordering::Relaxed);
         self.wake.notify_waiters();
         for endpoint in self.endpoints.lock().values() {
-            endpoint.kept().retire();
+            endpoint.retire();
         }
         self.queue.close();
     }
@@ -379,7 +379,7 @@ impl Upstream {
             if candidates.iter().any(|c| c.id == *id) {
                 return true;
             }
-            endpoint.kept().retire();
+            endpoint.retire();
             let view = views.iter().find(|v| v.id == *id);
             let down = view.is_none_or(|v| v.health == Health::Down || v.suspect);
             endpoint.set_down(down);

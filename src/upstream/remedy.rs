@@ -38,6 +38,16 @@ pub fn remedy(result: &ProbeResult, upstream: &config::Upstream) -> String {
             Unhealthy::NotHttp => {
                 format!("what listens on port {port} does not speak HTTP/1.1: another service, or the wrong port?")
             }
+            Unhealthy::NotHttp2 => format!(
+                "what listens on port {port} does not speak HTTP/2 without TLS: remove protocol = \"h2c\", or is it another \
+                 service's port?"
+            ),
+            Unhealthy::NotServing(_) => "the app says so itself, by gRPC's health service".to_owned(),
+            Unhealthy::Grpc(5) => "the app's health service does not know this service: correct probe.grpc".to_owned(),
+            Unhealthy::Grpc(12) => {
+                "the app has no gRPC health service (grpc.health.v1.Health): add it, or leave out probe.grpc".to_owned()
+            }
+            Unhealthy::Grpc(_) => "the app's gRPC health service fails: what does the app log?".to_owned(),
             Unhealthy::Closed | Unhealthy::Reset | Unhealthy::Broken(_) => {
                 format!("what listens on port {port} closes connections unanswered: does the app crash, or speak TLS?")
             }

@@ -75,11 +75,6 @@ fn http_request_error_is_said_of_each_malformed_or_unfinished_request() {
             "\x16\x03\x01\x02".into(),
             "the client speaks TLS, and plain HTTP is served here; use http:// or end TLS before this proxy",
         ),
-        (
-            400,
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(),
-            "the client speaks HTTP/2, and HTTP/1.1 is served here; switch prior knowledge (h2c) off",
-        ),
         (408, "GET / HTTP/1.1\r\nHo".into(), "the request's head did not come within header_timeout"),
         (
             408,

@@ -24,14 +24,15 @@ const TABLES: [(&str, &str); 5] = [
     ("[server]", "[server]\n{}\n[upstream.a]\naddress = \"a:1\""),
     ("[dns]", "[dns]\n{}\n[upstream.a]\naddress = \"a:1\""),
     ("[upstream.NAME]", "[upstream.a]\n{}\naddress = \"a:1\""),
-    ("[upstream.NAME.probe]", "[upstream.a]\naddress = \"a:1\"\n[upstream.a.probe]\n{}"),
+    ("[upstream.NAME.probe]", "[upstream.a]\naddress = \"a:1\"\nprotocol = \"h2c\"\n[upstream.a.probe]\n{}"),
     ("[[route]]", "[upstream.a]\naddress = \"a:1\"\n[[route]]\nupstream = \"a\"\n{}"),
 ];
 
 /// Keys without a default that could be written down, and what the page says instead.
-const WITHOUT: [(&str, &str, &str); 7] = [
+const WITHOUT: [(&str, &str, &str); 8] = [
     ("[dns]", "server", "those of resolv.conf"),
     ("[upstream.NAME]", "address", "required"),
+    ("[upstream.NAME.probe]", "grpc", "none"),
     ("[upstream.NAME.probe]", "path", "none: a TCP connect"),
     ("[upstream.NAME.probe]", "host", "as `host` of the upstream"),
     ("[[route]]", "upstream", "required"),

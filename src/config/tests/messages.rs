@@ -53,7 +53,7 @@ fn all_problems_of_a_file_are_told_at_once() {
         "unknown key dns.intervall (known here: server, interval, timeout, family, hold); did you mean interval?",
         "upstream \"db-checker\": retries (11) is out of bounds; write a number from 0 to 10",
         "upstream \"db-checker\": forwarded (false) is none of the choices; write \"off\" or \"append\"",
-        "upstream \"db-checker\": unknown key probe.intervall (known here: path, healthy, host, interval, timeout, rise, \
+        "upstream \"db-checker\": unknown key probe.intervall (known here: path, grpc, healthy, host, interval, timeout, rise, \
          fall); did you mean interval?",
     ];
     assert_eq!(problems(&text, &[]), lines);
@@ -97,7 +97,7 @@ fn an_unknown_key_is_told_with_its_table_and_the_nearest_known_one() {
         ),
         (
             web("connect-timout = \"5s\""),
-            "upstream \"web\": unknown key connect-timout (known here: address, on_failure, wait, max_waiting, \
+            "upstream \"web\": unknown key connect-timout (known here: address, protocol, on_failure, wait, max_waiting, \
              connect_timeout, response_timeout, retries, max_in_flight, idle_timeout, max_idle, host, forwarded, \
              probe); did you mean connect_timeout?",
         ),

@@ -23,6 +23,8 @@ pub(crate) fn upstream(host: Host, port: u16) -> Arc<Upstream> {
     };
     let probe = config::Probe {
         path: Some("/ping".to_owned()),
+        grpc: None,
+        protocol: config::Protocol::Http1,
         healthy: [200].into(),
         host: "db-checker".to_owned(),
         interval: second,
@@ -34,6 +36,7 @@ pub(crate) fn upstream(host: Host, port: u16) -> Arc<Upstream> {
         name: "db-checker".into(),
         host,
         port,
+        protocol: config::Protocol::Http1,
         on_failure: config::OnFailure::Close,
         wait: 5 * second,
         max_waiting: 1024,

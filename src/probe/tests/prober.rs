@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 fn how(path: Option<&str>) -> config::Probe {
     config::Probe {
         path: path.map(str::to_owned),
+        grpc: None,
+        protocol: config::Protocol::Http1,
         healthy: [200, 424].into(),
         host: "db-checker".to_owned(),
         interval: Duration::from_secs(1),

@@ -2,7 +2,7 @@
 
 use super::hyper;
 use crate::proxy::chunked::{Decoder, Found, Step};
-use crate::proxy::fields::Framing;
+use crate::proxy::fields::{Framing, passing_trailers};
 
 /// A body that is whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,7 +70,9 @@ impl Body {
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
             }
-            out.extend_from_slice(b"0\r\n\r\n");
+            out.extend_from_slice(b"0\r\n");
+            out.extend_from_slice(&passing_trailers(&self.trailers));
+            out.extend_from_slice(b"\r\n");
         } else {
             out.extend_from_slice(&self.data);
         }
@@ -94,10 +96,11 @@ pub fn body(bytes: &[u8]) -> bool {
     let Ok(Some(body)) = whole else { return false };
     let mut written = vec![];
     body.write(true, bytes, &mut written);
-    for (sent, trailers) in [(&bytes[..body.length], &body.trailers), (&written, &vec![])] {
+    let passed = passing_trailers(&body.trailers);
+    for (sent, trailers) in [(&bytes[..body.length], &body.trailers), (&written, &passed)] {
         let lines = trailers.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
         if lines > hyper::MAX_FIELDS {
-            continue; // Ours are limited by their bytes, and are dropped.
+            continue; // Ours are limited by their bytes.
         }
         let (found, orderly) = hyper::requests(&[CHUNKED, sent, NEXT].concat(), 0);
         let shown = || format!("{}\nours {body:?}\nhyper's {found:?}", sent.escape_ascii());

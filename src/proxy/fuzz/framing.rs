@@ -11,6 +11,7 @@ use crate::proxy::guard::Guard;
 use crate::proxy::head;
 use crate::proxy::inflow::Inflow;
 use crate::proxy::memory::Memory;
+use crate::proxy::outflow::Outflow;
 use crate::proxy::request::{RequestHead, Rewrite};
 use crate::proxy::response::ResponseHead;
 use crate::proxy::socket::{self, Reader, Writer};
@@ -89,7 +90,9 @@ async fn pass_requests(mut reader: Box<Reader>, writer: &mut Writer) -> usize {
         } else {
             let mut replay = Replay::new(memory.extra(usize::MAX));
             let framing = head.framing();
-            let (_, result) = body::upload(&mut inflow, writer, &out, framing, &mut replay, &due, PATIENCE).await;
+            let (_, result) =
+                body::upload(&mut inflow, Outflow::Http1(writer), &out, framing, &mut replay, &due, PATIENCE.into())
+                    .await;
             if result.is_err() {
                 return count;
             }
@@ -171,7 +174,8 @@ async fn pass_response(mut reader: Box<Reader>, writer: &mut Writer) -> Option<(
             return writer.write_all([&out, body, b""], &mut timer, PATIENCE).await.ok();
         }
         let patience = Patience::from(PATIENCE);
-        let passed = body::download(&mut inflow, writer, &mut out, delivery.chunked, &mut timer, patience).await;
+        let passed =
+            body::download(&mut inflow, Outflow::Http1(writer), &mut out, delivery.chunked, &mut timer, patience).await;
         return passed.ok();
     }
 }

@@ -17,8 +17,7 @@ pub(super) struct Message {
 }
 
 /// Never passed on, whether `Connection` names them or not (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
 /// Passed on although `Connection` names them.
 const NEEDED: [&str; 12] = [

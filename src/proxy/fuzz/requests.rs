@@ -4,13 +4,13 @@ use super::body::Body;
 use super::hyper;
 use super::message::{Message, end_to_end};
 use crate::config::{Forwarded, HostHeader};
-use crate::proxy::fields::Framing;
+use crate::proxy::fields::{Framing, NO_TRAILERS};
 use crate::proxy::guard::Guard;
 use crate::proxy::request::{RequestHead, Rewrite};
 use crate::route::{Target, forward};
 use ::bytes::Bytes;
 use ::hyper::HeaderMap;
-use ::hyper::header::HeaderValue;
+use ::hyper::header::{HeaderName, HeaderValue};
 use std::ops::Range;
 
 const MAX_HEAD: usize = 64 * 1024;
@@ -170,7 +170,7 @@ impl Accepted {
             assert!(orderly && found.len() == 2 && found[1].start == "GET /next", "not one request: {}", shown());
             assert_eq!(found[0].start, format!("{} {}", self.method, self.path), "{}", shown());
             assert_eq!((&found[0].authority, &found[0].body), (&None, &self.body), "{}", shown());
-            assert_eq!(found[0].trailers, HeaderMap::new(), "{}", shown());
+            assert_eq!(found[0].trailers, passing(&their.trailers), "{}", shown());
             let mut fields = end_to_end(&found[0].fields);
             if *forwarded == Forwarded::Append {
                 take_forwarded(&mut fields, &their.fields, &shown);
@@ -182,6 +182,18 @@ impl Accepted {
             }
         }
     }
+}
+
+/// Those of a message's trailers that go on.
+pub(super) fn passing(trailers: &HeaderMap) -> HeaderMap {
+    let means_much = |name: &&HeaderName| !NO_TRAILERS.contains(&name.as_str());
+    let mut passed = HeaderMap::new();
+    for name in trailers.keys().filter(means_much) {
+        for value in trailers.get_all(name) {
+            passed.append(name, value.clone());
+        }
+    }
+    passed
 }
 
 /// Whether a request is for a replica: `client.rs` answers the others.

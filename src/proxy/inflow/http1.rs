@@ -1,21 +1,24 @@
-//! A message's body on its way in, from the buffer that its head was read into and the connection behind that.
+//! A body of HTTP/1 on its way in, from the buffer that its head was read into and the connection behind that.
 
-use super::chunked::{Decoder, Found, Step};
-use super::fields::Framing;
-use super::head::HEAD_READ;
-use super::socket::Reader;
+use super::Broken;
+use crate::proxy::chunked::{Decoder, Found, Step};
+use crate::proxy::fields::Framing;
+use crate::proxy::head::HEAD_READ;
+use crate::proxy::socket::Reader;
 
 /// One read of a body at most.
 const BODY_READ: usize = 64 * 1024;
 
 /// A body, and the reader that it comes from.
-pub(super) struct Inflow {
+pub(in crate::proxy) struct Http1 {
     reader: Box<Reader>,
     rest: Rest,
     /// How many bytes of the body lie ahead and were handed out.
     given: usize,
     /// The size of the next read where nothing tells how much is to come.
     room: usize,
+    /// What came behind the last chunk, in lines.
+    trailers: Vec<u8>,
 }
 
 /// What of a body was not handed out yet.
@@ -25,35 +28,26 @@ enum Rest {
     Chunks(Decoder),
 }
 
-/// Why a body ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// The connection broke off.
-    Gone,
-    /// The chunks are malformed.
-    Bad,
-}
-
-impl Inflow {
+impl Http1 {
     /// The body of a message whose head was consumed from `reader`.
-    pub(super) fn new(reader: Box<Reader>, framing: Framing) -> Self {
+    pub(in crate::proxy) fn new(reader: Box<Reader>, framing: Framing) -> Self {
         let (rest, room) = match framing {
             Framing::Empty => (Rest::Length(0), HEAD_READ),
             Framing::Length(length) => (Rest::Length(length), HEAD_READ),
             Framing::ToClose => (Rest::ToClose, BODY_READ),
             Framing::Chunked => (Rest::Chunks(Decoder::new()), HEAD_READ),
         };
-        Inflow { reader, rest, given: 0, room }
+        Http1 { reader, rest, given: 0, room, trailers: Vec::new() }
     }
 
     /// Who reads it.
-    pub(super) fn reader(&self) -> &Reader {
+    pub(in crate::proxy) fn reader(&self) -> &Reader {
         &self.reader
     }
 
     /// The whole body as it is to be sent, if all of it was read already: it is not consumed by that. `chunked`: chunks
     /// may be sent as chunks.
-    pub(super) fn at_hand(&self, chunked: bool) -> Option<&[u8]> {
+    pub(in crate::proxy) fn at_hand(&self, chunked: bool) -> Option<&[u8]> {
         let ahead = self.reader.ahead();
         match &self.rest {
             _ if self.given > 0 => None,
@@ -69,7 +63,7 @@ impl Inflow {
     }
 
     /// Whether the whole body was handed out.
-    pub(super) fn is_done(&self) -> bool {
+    pub(in crate::proxy) fn is_done(&self) -> bool {
         match &self.rest {
             Rest::Length(left) => *left == 0,
             Rest::ToClose => false,
@@ -78,12 +72,12 @@ impl Inflow {
     }
 
     /// Whether the body was read whole, and nothing behind it.
-    pub(super) fn is_last(&self) -> bool {
+    pub(in crate::proxy) fn is_last(&self) -> bool {
         self.left_ahead() == Some(self.reader.ahead().len())
     }
 
-    /// The next bytes of the body; nothing once it is whole. May be dropped while it waits.
-    pub(super) async fn piece(&mut self) -> Result<Option<&[u8]>, Broken> {
+    /// The next bytes of the body, and whether they are the last; nothing once it is whole. May be dropped while it waits.
+    pub(in crate::proxy) async fn piece(&mut self) -> Result<Option<(&[u8], bool)>, Broken> {
         loop {
             self.reader.consume(std::mem::take(&mut self.given));
             let here = self.reader.ahead().len();
@@ -100,14 +94,19 @@ impl Inflow {
                     self.reader.consume(framing);
                     match found {
                         Found::Data(count) => self.given = count,
-                        Found::Trailers(count) => self.reader.consume(count),
+                        Found::Trailers(count) => {
+                            // The decoder bounds them.
+                            self.trailers.extend_from_slice(&self.reader.ahead()[..count]);
+                            self.reader.consume(count);
+                        }
                         Found::End => return Ok(None),
                         Found::Nothing => {}
                     }
                 }
             }
             if self.given > 0 {
-                return Ok(Some(&self.reader.ahead()[..self.given]));
+                let last = matches!(self.rest, Rest::Length(0));
+                return Ok(Some((&self.reader.ahead()[..self.given], last)));
             }
             if self.reader.ahead().is_empty() && !self.fill().await? {
                 return Ok(None);
@@ -139,15 +138,20 @@ impl Inflow {
         }
     }
 
+    /// What stood behind the body, in lines.
+    pub(in crate::proxy) fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
     /// The reader, behind the body, which was taken whole: for the next message.
-    pub(super) fn into_next(mut self) -> Option<Box<Reader>> {
+    pub(in crate::proxy) fn into_next(mut self) -> Option<Box<Reader>> {
         let left = self.left_ahead()?;
         self.reader.consume(left);
         Some(self.reader)
     }
 
     /// The reader, wherever it stands.
-    pub(super) fn into_reader(self) -> Box<Reader> {
+    pub(in crate::proxy) fn into_reader(self) -> Box<Reader> {
         self.reader
     }
 
