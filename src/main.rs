@@ -154,7 +154,8 @@ fn start_log() -> tracing_appender::non_blocking::WorkerGuard {
     guard
 }
 
-/// What `RUST_LOG` asks for, or `info`. The DNS library says more than the proxy does: it is heard only if it is named.
+/// What `RUST_LOG` asks for, or `info`. The libraries for DNS and HTTP/2 say more than the proxy does, the latter whatever a
+/// client makes it say: they are heard only if they are named.
 fn filter() -> EnvFilter {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
@@ -162,11 +163,11 @@ fn filter() -> EnvFilter {
         eprintln!("evenkeel: RUST_LOG is not a filter ({error}); write e.g. RUST_LOG=debug. Logging as with info");
         EnvFilter::new("info")
     });
-    if asked.contains("hickory") {
-        return parsed;
-    }
-    // A directive for a crate's name is for all its modules. The names are the library's own crates.
-    ["hickory_resolver=warn", "hickory_net=warn", "hickory_proto=warn"]
+    // A directive for a crate's name is for all its modules. The names are the libraries' own crates.
+    let libraries = ["hickory_resolver=warn", "hickory_net=warn", "hickory_proto=warn", "h2=off"];
+    let unnamed = |directive: &&str| !asked.contains(if directive.starts_with("h2") { "h2" } else { "hickory" });
+    libraries
         .into_iter()
+        .filter(unnamed)
         .fold(parsed, |filter, directive| filter.add_directive(directive.parse().expect("a directive")))
 }

@@ -35,6 +35,14 @@ pub(super) fn write_request(parts: &request::Parts, out: &mut Vec<u8>) -> Result
     } else {
         hosts.for_each(|host| line(b"host", host.as_bytes(), out));
     }
+    // Section 8.2.1: white space around a value is none of it, and there is none.
+    let padded = |value: &HeaderValue| value.as_bytes() != fields::trim(value.as_bytes());
+    if parts.headers.values().any(padded) {
+        return Err("a field's value begins or ends with white space");
+    }
+    if parts.method == Method::CONNECT && authority.is_none() {
+        return Err("CONNECT without :authority");
+    }
     for name in parts.headers.keys().filter(|name| *name != header::HOST) {
         if *name == header::COOKIE {
             cookies(&parts.headers, out);

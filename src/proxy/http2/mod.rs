@@ -6,13 +6,15 @@
 //! to a replica, which many requests share, are [`shared`]; a probe has one of its own ([`ask`]).
 //!
 //! h2 itself bounds what a peer can ask for: streams that are reset before they are served, frames of CONTINUATION, empty
-//! DATA frames, acknowledgements that it has yet to write. What it takes in is bounded by the windows below.
+//! DATA frames, acknowledgements that it has yet to write. What it takes in is bounded by the windows below. What else a
+//! client must not do is found before by [`frames`].
 //!
 //! pingora's sessions would be an alternative. They wrap this crate, bring ninety more and a C compiler's work, hide the
 //! error of a stream that proves that nothing was processed behind a flag that is set in other cases, too, and keep the
 //! loop that accepts streams, with its bounds, to themselves.
 
 mod ask;
+mod frames;
 mod head;
 mod serve;
 mod shared;
@@ -53,6 +55,18 @@ const MAX_RESETS: usize = 64;
 pub struct Code(pub u32);
 
 impl Code {
+    /// The peer broke a rule that has no code of its own.
+    pub(super) const PROTOCOL: Code = Code(1);
+    /// The peer sent more than it was allowed, or allowed more than can be.
+    pub(super) const FLOW_CONTROL: Code = Code(3);
+    /// A frame on a stream that its sender had ended.
+    pub(super) const STREAM_CLOSED: Code = Code(5);
+    /// A frame has a size that its kind cannot have.
+    pub(super) const FRAME_SIZE: Code = Code(6);
+    /// A block of fields is no HPACK.
+    pub(super) const COMPRESSION: Code = Code(9);
+    /// Much work is asked for, and nothing is wanted.
+    pub(super) const ENHANCE_YOUR_CALM: Code = Code(11);
     /// Something in the proxy, or behind it, broke.
     pub(super) const INTERNAL: Code = Code(2);
     /// Nobody wants it any more.

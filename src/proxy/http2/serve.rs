@@ -1,7 +1,7 @@
 //! One client's connection of HTTP/2: each of its streams is a request of its own, with a task of its own.
 
 use super::stream::{Receiver, Sender};
-use super::wire::Wire;
+use super::wire::{Violation, Wire};
 use super::{CONNECTION_WINDOW, Code, FRAME, MAX_RESETS, MAX_STREAMS, SEND_BUFFER, WINDOW, head};
 use crate::clock;
 use crate::proxy::answer::{Asked, Problem};
@@ -22,6 +22,7 @@ use h2::server::SendResponse;
 use http::Request;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -51,7 +52,8 @@ pub(in crate::proxy) async fn serve(
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_pending_accept_reset_streams(MAX_RESETS);
-    let handshake = builder.handshake::<_, Bytes>(Wire::new(reader, writer));
+    let violation = Arc::new(Violation::default());
+    let handshake = builder.handshake::<_, Bytes>(Wire::watched(reader, writer, violation.clone()));
     let Ok(Ok(mut connection)) = timeout(server.header_timeout, handshake).await else { return };
     let mut streams = JoinSet::new();
     let mut idle_since = clock::now();
@@ -71,6 +73,15 @@ pub(in crate::proxy) async fn serve(
                 Some(Err(error)) => break Some(error),
                 None => break None,
             },
+            // Behind the poll of the connection, by which it is found.
+            code = std::future::poll_fn(|_| violation.code().map_or(Poll::Pending, Poll::Ready)) => {
+                connection.abrupt_shutdown(code.reason());
+                let last = std::future::poll_fn(|cx| connection.poll_closed(cx));
+                let _ = timeout(LAST_WORDS, last).await;
+                proxy.metrics().refused.add(BROKE_THE_RULES.token());
+                tracing::debug!(client = %peer, code = code.0, "a client broke the rules of HTTP/2");
+                return;
+            }
             Some(_) = streams.join_next() => {
                 while streams.try_join_next().is_some() {}
                 if streams.is_empty() {
@@ -109,12 +120,15 @@ async fn stream(proxy: Arc<Proxy>, peer: SocketAddr, request: Request<RecvStream
     let sender = Arc::new(Sender::of_response(response));
     let mut heads = worker::heads();
     let _active = proxy.active();
-    let end = respond(&proxy, peer, request, &sender, &mut heads).await;
+    // On the heap from the beginning: a task is moved more than once while it is made.
+    let end = Box::pin(respond(&proxy, peer, request, &sender, &mut heads)).await;
     worker::give_back_heads(heads);
     match end {
         End::Next | End::Close => {}
         // An answer that would not be one to the whole request, or none, as a direct dial would have had.
         End::Cut(code) => sender.reset(code.map_or(Code::CANCEL, |problem| problem.code())),
+        // Malformed (RFC 9113 section 8.1.1).
+        End::Problem(Problem::BadRequest(_)) => sender.reset(Code::PROTOCOL),
         End::Gone | End::Rerouted | End::Problem(_) | End::Upgraded(_) => sender.reset(Code::INTERNAL),
     }
 }
@@ -141,7 +155,14 @@ async fn respond(
         peer,
     };
     let refused = match written {
-        Err(why) => Err(Problem::BadRequest(why)),
+        // Nothing is said of it: by the rules it is an error of the stream.
+        Err(why) => {
+            let problem = Problem::BadRequest(why);
+            proxy.metrics().refused.add(problem.token());
+            tracing::debug!(client = %peer, reason = problem.token(), "request refused: {why}");
+            heads.client = raw;
+            return End::Problem(problem);
+        }
         Ok(()) => match RequestHead::read_as(&raw, delimiter) {
             Err(fault) => Err(fault.into()),
             Ok(head) if head.target().len() > table.server.max_target => Err(Problem::TargetTooLong),

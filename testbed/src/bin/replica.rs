@@ -1,4 +1,5 @@
-//! An app behind the alias: a well-behaved HTTP/1.1 server whose speed and health a test decides.
+//! An app behind the alias: a well-behaved server of HTTP/1.1 and HTTP/2 (with prior knowledge) whose speed and health a
+//! test decides.
 //!
 //! What no well-behaved server does (broken framing, resets, informational floods) is `testbed::Origin`'s part.
 //!
@@ -50,7 +51,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use testbed::unique::{self, Content, Way};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -100,6 +101,21 @@ async fn serve() {
                 tokio::task::spawn_local(async move {
                     let ours = replica.clone();
                     let service = service_fn(move |request| ours.clone().answer(request));
+                    if speaks_http2(&stream).await {
+                        let connection = hyper::server::conn::http2::Builder::new(Local)
+                            .max_concurrent_streams(STREAMS)
+                            .serve_connection(TokioIo::new(stream), service);
+                        let mut connection = pin!(connection);
+                        tokio::select! {
+                            _ = connection.as_mut() => {}
+                            _ = stay.wait_for(|leaving| *leaving) => {
+                                connection.as_mut().graceful_shutdown();
+                                let _ = connection.await;
+                            }
+                        }
+                        replica.connections.set(replica.connections.get() - 1);
+                        return;
+                    }
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .with_upgrades();
@@ -131,6 +147,39 @@ async fn serve() {
 /// Of each connection. Left to itself the kernel lets 32 MiB pile up while an echo waits for its reader, prunes what is
 /// beyond that, and Linux 6.18 was seen to drop the window updates of both sides from then on: nothing moved any more.
 const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// Of a connection of HTTP/2, at once.
+const STREAMS: u32 = 128;
+
+/// How a connection of HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// Whether the client begins as HTTP/2 does.
+async fn speaks_http2(stream: &TcpStream) -> bool {
+    let mut begin = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut begin).await {
+            Ok(count @ 1..) if begin[..count] == PREFACE[..count] => {
+                if count == PREFACE.len() {
+                    return true;
+                }
+                // More of it is on its way.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Runs the streams of a connection on this thread.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
 
 fn log_file(folder: &std::ffi::OsStr, name: &str) -> File {
     let path = std::path::Path::new(folder).join(name);
@@ -197,7 +246,8 @@ impl Drop for InFlight {
 
 impl Replica {
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
-        let (method, target) = (request.method().clone(), request.uri().to_string());
+        let method = request.method().clone();
+        let target = request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string);
         let mut response = self.clone().decide(request).await;
         let headers = response.headers_mut();
         headers.insert("x-replica", self.header.clone());
