@@ -42,8 +42,12 @@ const PROMPT: u64 = 32 * 1024;
 /// take, to seconds.
 const HELD_UP: Duration = Duration::from_millis(100);
 
-/// What is wrong with a response whose body is no chunked one.
-const BAD_CHUNKS: &str = "the replica's chunks are malformed";
+/// A response without a body whose stream has not ended with its head: so long its end is waited for. Most servers send it in
+/// the same packet.
+const LAST_FRAME: Duration = Duration::from_millis(50);
+
+/// What is wrong with a response of malformed chunks, or of another length than it announces.
+const BAD_BODY: &str = "the body of the replica's response is not what its head says";
 
 /// What an attempt came to.
 pub(super) enum Attempt {
@@ -183,7 +187,10 @@ impl Exchange<'_> {
         let (mut source, call) = incoming.into_body(answer.framing);
         let mut used = answer.at;
         let whole = inbound.is_sent();
-        let at_once = match (source.at_hand(answer.chunked), &mut caller.outflow) {
+        // What has no body is whole with its head, whatever its stream says.
+        let bodiless = answer.framing == Framing::Empty;
+        let at_hand = if bodiless { Some(&b""[..]) } else { source.at_hand(answer.chunked) };
+        let at_once = match (at_hand, &mut caller.outflow) {
             (Some(body), Outflow::Http1(writer)) if whole || body.is_empty() => {
                 Some(writer.write_all([caller.out, body, b""], caller.timer, patience).await)
             }
@@ -197,6 +204,11 @@ impl Exchange<'_> {
             _ => None,
         };
         let passed = match at_once {
+            Some(Ok(())) if bodiless && !source.is_done() => {
+                // The end of a stream comes right behind, or something that nobody waits for.
+                let _ = caller.timer.limit_to(LAST_FRAME, source.piece()).await;
+                Ok(())
+            }
             Some(Ok(())) => Ok(()),
             Some(Err(WriteError::Gone { .. })) => Err(DownloadError::ClientGone),
             Some(Err(WriteError::Stalled)) => Err(DownloadError::ClientSlow),
@@ -535,8 +547,8 @@ impl Exchange<'_> {
             DownloadError::ClientSlow | DownloadError::UploadFailed => End::Cut(None),
             DownloadError::ReplicaBroken => End::Cut(Some(Problem::Incomplete("the replica broke off its response"))),
             DownloadError::ReplicaReset(code) => End::Cut(Some(Problem::Reset(code))),
-            DownloadError::ReplicaBad { started: false } => End::Problem(Problem::Garbage(BAD_CHUNKS)),
-            DownloadError::ReplicaBad { started: true } => End::Cut(Some(Problem::Incomplete(BAD_CHUNKS))),
+            DownloadError::ReplicaBad { started: false } => End::Problem(Problem::Garbage(BAD_BODY)),
+            DownloadError::ReplicaBad { started: true } => End::Cut(Some(Problem::Incomplete(BAD_BODY))),
             DownloadError::ReplicaSlow => {
                 End::Cut(Some(Problem::Incomplete("the replica paused in its response for longer than body_idle")))
             }

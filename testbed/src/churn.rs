@@ -7,8 +7,8 @@
 
 use crate::verdict::{Deed, Deeds};
 use crate::{
-    App, Container, Fault, Ledger, Load, Loopback, Network, Plan, Proxy, Restart, SHIPPED_UPSTREAM, Signal, Verdict,
-    Wire, eventually,
+    App, Container, Fault, Ledger, Load, Loopback, Network, Plan, Protocol, Proxy, Restart, SHIPPED_UPSTREAM, Signal,
+    Verdict, Wire, eventually,
 };
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -101,20 +101,21 @@ pub struct Churn {
 
 impl Churn {
     /// Starts `evenkeel` in front of three replicas, proven and warm, and a load of so many requests a second through it,
-    /// a tenth of them POSTs and a twentieth PUTs.
-    pub fn start(evenkeel: impl AsRef<Path>, rate: f64) -> Churn {
+    /// a tenth of them POSTs and a twentieth PUTs. The one protocol is the load's, the other the replicas'.
+    pub fn start(evenkeel: impl AsRef<Path>, rate: f64, [client, replica]: [Protocol; 2]) -> Churn {
         let seed = crate::seed();
         let network = Loopback::new();
         network.set_lag(Duration::from_millis(500));
         let ledger = Ledger::new();
         let app = ledger.kept_by(App::replica().env("MEAN_MS", MEAN_MS));
         let replicas = network.scale("app", &app, REPLICAS);
-        let proxy = Proxy::start_shipped(&network, evenkeel, "app");
+        let proxy = Proxy::start_shipped(&network, evenkeel, "app", replica);
         proxy.wait_up(SHIPPED_UPSTREAM, &addresses(&replicas));
         let plan = Plan {
             posts: 0.1,
             puts: 0.05,
             seed,
+            protocol: client,
             patience: Duration::from_secs(30),
             ..Plan::new(proxy.address(), rate)
         };

@@ -49,7 +49,7 @@ pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use engine::{Engine, confined};
 pub use ledger::Ledger;
-pub use load::{Asked, Load, LoadWatch, Loss, LossKind, Plan, Report, Spacing};
+pub use load::{Asked, Load, LoadWatch, Loss, LossKind, Plan, Protocol, Report, Spacing};
 pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
 pub use nix::sys::signal::Signal;

@@ -9,8 +9,10 @@
 
 use crate::unique::{Content, Unique, Way};
 use http_body_util::BodyExt;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::header::HOST;
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -35,6 +37,8 @@ pub struct Plan {
     pub puts: f64,
     /// Whom the requests are made for.
     pub app: Asked,
+    /// What the client speaks.
+    pub protocol: Protocol,
     /// Whether connections are kept for further requests.
     pub keep: bool,
     /// Statuses that are the app's answers; any other is a loss.
@@ -57,6 +61,7 @@ impl Plan {
             posts: 0.0,
             puts: 0.0,
             app: Asked::Replica,
+            protocol: Protocol::Http1,
             keep: true,
             answers: vec![200],
             duration: None,
@@ -64,6 +69,16 @@ impl Plan {
             seed: crate::seed(),
         }
     }
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge: all requests share a few connections.
+    H2c,
 }
 
 /// The app that answers, which decides what can be compared.
@@ -426,7 +441,47 @@ const MOST_IDLE: usize = 128;
 /// How long a connect may take before the request is lost.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-type Sender = SendRequest<Content>;
+/// Connections of HTTP/2 that all requests share.
+const SHARED: usize = 4;
+
+/// A connection, or a place on one.
+enum Sender {
+    Http1(http1::SendRequest<Content>),
+    H2c(http2::SendRequest<Content>),
+}
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::H2c(sender) => sender.is_closed(),
+        }
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Sender::Http1(sender) => sender.ready().await,
+            Sender::H2c(sender) => sender.ready().await,
+        }
+    }
+
+    async fn send(&mut self, request: Request<Content>) -> Result<Response<Incoming>, TrySendError<Request<Content>>> {
+        match self {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::H2c(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// Runs what a connection of HTTP/2 has to do beside its requests.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
 
 /// How one request ended, and who answered, as far as that is known.
 struct End {
@@ -490,17 +545,23 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, unique: &Unique, replica: 
             request.header("host", "app.test").body(unique.content(Way::Up)).expect("a path that the test wrote")
         }
     };
+    if plan.protocol == Protocol::H2c {
+        // The host is a part of what is asked for.
+        let host = request.headers_mut().remove(HOST).expect("the request has one");
+        let uri = format!("http://{}{}", host.to_str().expect("a name"), request.uri());
+        *request.uri_mut() = uri.parse::<Uri>().expect("a path behind a name");
+    }
     let (response, sender) = loop {
-        let kept = idle.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let kept = take(plan, idle);
         let mut sender = match kept {
             Some(sender) if sender.is_closed() => continue,
             Some(sender) => sender,
-            None => connect(&plan.target).await?,
+            None => connect(plan, idle).await?,
         };
         if sender.ready().await.is_err() {
             continue;
         }
-        match sender.try_send_request(request).await {
+        match sender.send(request).await {
             Ok(response) => break (response, sender),
             Err(mut e) => match e.take_message() {
                 // Nothing of it was written: the connection was closed while it lay idle.
@@ -517,7 +578,7 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, unique: &Unique, replica: 
     let by_replica = plan.app == Asked::Replica;
     // What the proxy says by itself names no request; whatever comes from a replica does.
     if by_replica && (proxy_status.is_empty() || !replica.is_empty()) {
-        unique.compare_head(&head.headers, answered)?;
+        unique.compare_head(&head.headers, answered, plan.protocol == Protocol::H2c)?;
     }
     let mut expected = match plan.app {
         Asked::Replica => unique.expected(),
@@ -541,14 +602,32 @@ async fn send(plan: &Plan, idle: &Mutex<Vec<Sender>>, unique: &Unique, replica: 
     Ok(())
 }
 
+/// A connection that may be used: the one used last, or, where requests share them, each in its turn.
+fn take(plan: &Plan, idle: &Mutex<Vec<Sender>>) -> Option<Sender> {
+    let mut idle = idle.lock().unwrap_or_else(|e| e.into_inner());
+    if plan.protocol == Protocol::Http1 {
+        return idle.pop();
+    }
+    idle.retain(|sender| !sender.is_closed());
+    if idle.len() < SHARED {
+        return None;
+    }
+    idle.rotate_left(1);
+    match &idle[0] {
+        Sender::H2c(sender) => Some(Sender::H2c(sender.clone())),
+        Sender::Http1(_) => None,
+    }
+}
+
 fn keep(plan: &Plan, idle: &Mutex<Vec<Sender>>, sender: Sender) {
     let mut idle = idle.lock().unwrap_or_else(|e| e.into_inner());
-    if plan.keep && idle.len() < MOST_IDLE {
+    if plan.keep && plan.protocol == Protocol::Http1 && idle.len() < MOST_IDLE {
         idle.push(sender);
     }
 }
 
-async fn connect(to: &str) -> Result<Sender, LossKind> {
+async fn connect(plan: &Plan, shared: &Mutex<Vec<Sender>>) -> Result<Sender, LossKind> {
+    let to = &plan.target;
     let refused = |e: &dyn std::error::Error| LossKind::Connect(e.to_string());
     let first = tokio::net::lookup_host(to).await.map_err(|e| refused(&e))?.next();
     let first = first.ok_or_else(|| LossKind::Connect(format!("{to} has no address")))?;
@@ -556,9 +635,17 @@ async fn connect(to: &str) -> Result<Sender, LossKind> {
     let connecting = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::TcpStream::connect(first));
     let stream = connecting.await.map_err(|e| refused(&e))?.map_err(|e| refused(&e))?;
     let _ = stream.set_nodelay(true);
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
+    if plan.protocol == Protocol::Http1 {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
+        tokio::task::spawn_local(connection);
+        return Ok(Sender::Http1(sender));
+    }
+    let (sender, connection) = http2::handshake(Local, TokioIo::new(stream)).await.map_err(|e| refused(&e))?;
     tokio::task::spawn_local(connection);
-    Ok(sender)
+    if plan.keep {
+        shared.lock().unwrap_or_else(|e| e.into_inner()).push(Sender::H2c(sender.clone()));
+    }
+    Ok(Sender::H2c(sender))
 }
 
 /// The error with its causes: hyper's own words say only which part failed.

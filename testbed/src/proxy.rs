@@ -1,7 +1,7 @@
 //! Evenkeel in a container, with a configuration for tests.
 
 use crate::wire::Response;
-use crate::{App, Container, Loopback, Network, Signal, Wire, eventually, eventually_some};
+use crate::{App, Container, Loopback, Network, Protocol, Signal, Wire, eventually, eventually_some};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
@@ -101,13 +101,13 @@ impl Proxy {
     }
 
     /// Starts it in front of `alias` with the file that is shipped, whose upstream is called [`SHIPPED_UPSTREAM`], and waits
-    /// until it is ready. Only where it listens and which name server it asks is the testbed's.
+    /// until it is ready. Only where it listens, which name server it asks and what its `replicas` speak is the testbed's.
     ///
     /// # Panics
     /// When it does not become ready; with its output.
-    pub fn start_shipped(network: &dyn Network, program: impl AsRef<Path>, alias: &str) -> Proxy {
+    pub fn start_shipped(network: &dyn Network, program: impl AsRef<Path>, alias: &str, replicas: Protocol) -> Proxy {
         let app = App::new(program).env("UPSTREAM", format!("{alias}:{}", network.port()));
-        let proxy = Proxy::launch_with(network, app, &shipped(network.resolver()));
+        let proxy = Proxy::launch_with(network, app, &shipped(network.resolver(), replicas));
         proxy.wait_ready();
         proxy
     }
@@ -294,11 +294,16 @@ fn threads() -> u64 {
 pub const SHIPPED_UPSTREAM: &str = "db-checker";
 
 /// The shipped file with its addresses replaced: on loopback every container has the host's ports before it.
-fn shipped(resolver: SocketAddr) -> String {
+fn shipped(resolver: SocketAddr, replicas: Protocol) -> String {
+    let spoken = match replicas {
+        Protocol::Http1 => "http1",
+        Protocol::H2c => "h2c",
+    };
     let changes = [
         ("#listen = ", "listen = \"${HOST}:${PORT}\"".to_owned()),
         ("admin = ", format!("admin = \"${{HOST}}:{ADMIN_PORT}\"")),
         ("#server = ", format!("server = \"{resolver}\"")),
+        ("protocol = ", format!("protocol = \"{spoken}\"")),
     ];
     changes.iter().fold(include_str!("../../proxy.toml").to_owned(), |text, (key, line)| {
         let old = text.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("proxy.toml has no {key:?}"));
@@ -351,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_is_as_it_is_but_for_its_addresses() {
-        let text = shipped(([127, 1, 2, 3], 53).into());
+        let text = shipped(([127, 1, 2, 3], 53).into(), Protocol::Http1);
         let lines = || text.lines().zip(include_str!("../../proxy.toml").lines());
         let changed: Vec<&str> = lines().filter(|(new, old)| new != old).map(|(new, _)| new).collect();
         let (listen, admin) = ("listen = \"${HOST}:${PORT}\"", "admin = \"${HOST}:9180\"");

@@ -281,7 +281,10 @@ fn http_protocol_error_says_what_was_wrong_with_the_response() {
         "HTTP/1.1 200 X\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
         "Content-Length is not one plain number",
     );
-    fails("HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", "the replica's chunks are malformed");
+    fails(
+        "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        "the body of the replica's response is not what its head says",
+    );
 }
 
 // T10

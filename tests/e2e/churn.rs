@@ -2,12 +2,22 @@
 //! retries. The times are those of the shipped configuration. `make soak` is the same for ten minutes, at random.
 
 use std::time::Duration;
-use testbed::{Churn, Turn};
+use testbed::{Churn, Protocol, Turn};
 
 // F4, F16, F19, F22, F23, F24, F30, F42, F44, F46
 #[test]
 fn a_bad_day_loses_no_get_and_no_post_that_http_lets_save_and_is_told_of() {
-    let mut day = Churn::start(env!("CARGO_BIN_EXE_evenkeel"), 300.0);
+    a_bad_day([Protocol::Http1, Protocol::Http1]);
+}
+
+// The same
+#[test]
+fn a_bad_day_of_http_2_loses_no_more() {
+    a_bad_day([Protocol::H2c, Protocol::H2c]);
+}
+
+fn a_bad_day(spoken: [Protocol; 2]) {
+    let mut day = Churn::start(env!("CARGO_BIN_EXE_evenkeel"), 300.0, spoken);
     day.rest(Duration::from_secs(4));
     for turn in Turn::ALL {
         day.turn(turn);

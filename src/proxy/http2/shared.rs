@@ -233,7 +233,7 @@ impl Opening {
         match self.sender.send_request(request, end) {
             Ok((response, body)) => {
                 let call = Call { response, raw: Vec::new(), received: None, _stream: self.stream };
-                Ok((call, Sender::of_body(body)))
+                Ok((call, Sender::of_body(body, end)))
             }
             Err(error) => {
                 // Whatever it is, this connection takes no streams any more, and nothing was sent.

@@ -118,6 +118,9 @@ struct State {
     half: Half,
     /// How long the peer kept its writer waiting.
     waited: Duration,
+    /// Its end was sent. What a source has to say behind that (the end of a response to HEAD that its head did not say) is
+    /// dropped.
+    ended: bool,
 }
 
 enum Half {
@@ -139,12 +142,12 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     /// Of a response that has yet to begin.
     pub(super) fn of_response(response: SendResponse<Bytes>) -> Self {
-        Sender { state: Mutex::new(State { half: Half::Response(response), waited: Duration::ZERO }) }
+        Sender { state: Mutex::new(State { half: Half::Response(response), waited: Duration::ZERO, ended: false }) }
     }
 
-    /// Of a request whose head is sent.
-    pub(super) fn of_body(body: SendStream<Bytes>) -> Self {
-        Sender { state: Mutex::new(State { half: Half::Body(body), waited: Duration::ZERO }) }
+    /// Of a request whose head is sent; `ended`: there is nothing behind it.
+    pub(super) fn of_body(body: SendStream<Bytes>, ended: bool) -> Self {
+        Sender { state: Mutex::new(State { half: Half::Body(body), waited: Duration::ZERO, ended }) }
     }
 
     /// Sends an interim response.
@@ -161,6 +164,7 @@ impl Sender {
         let Half::Response(half) = &mut state.half else { return Err(Gone) };
         let body = half.send_response(response, end).map_err(|_| Gone)?;
         state.half = Half::Body(body);
+        state.ended = end;
         Ok(())
     }
 
@@ -172,7 +176,9 @@ impl Sender {
         if half.capacity() < body.len() {
             return Ok(false);
         }
-        half.send_data(Bytes::copy_from_slice(body), true).map(|()| true).map_err(|_| Gone)
+        half.send_data(Bytes::copy_from_slice(body), true).map_err(|_| Gone)?;
+        state.ended = true;
+        Ok(true)
     }
 
     /// Sends a piece, as far as the peer has room for it, and waits at most `patience` whenever it has none. `end`: it is
@@ -189,6 +195,9 @@ impl Sender {
         loop {
             let room = std::future::poll_fn(|cx| {
                 let mut state = self.state.lock();
+                if state.ended {
+                    return Poll::Ready(Some(Ok(0)));
+                }
                 let Half::Body(half) = &mut state.half else { return Poll::Ready(Some(Err(Gone))) };
                 half.reserve_capacity(piece.len());
                 loop {
@@ -210,11 +219,15 @@ impl Sender {
             let now = piece.split_to(room.min(piece.len()));
             let last = piece.is_empty();
             let mut state = self.state.lock();
+            if state.ended {
+                return Ok(());
+            }
             if let Some(deadline) = deadline.take() {
                 state.waited += (clock::now() + patience).saturating_duration_since(deadline);
             }
             let Half::Body(half) = &mut state.half else { return Err(GONE) };
             half.send_data(now, end && last).map_err(|_| GONE)?;
+            state.ended = end && last;
             if last {
                 return Ok(());
             }
@@ -223,7 +236,11 @@ impl Sender {
 
     /// Ends the body, with `trailers` if there are any.
     pub(in crate::proxy) fn finish(&self, trailers: HeaderMap) -> Result<(), Gone> {
-        match &mut self.state.lock().half {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.ended, true) {
+            return Ok(());
+        }
+        match &mut state.half {
             Half::Response(_) => Err(Gone),
             Half::Body(half) if trailers.is_empty() => half.send_data(Bytes::new(), true).map_err(|_| Gone),
             Half::Body(half) => half.send_trailers(trailers).map_err(|_| Gone),

@@ -9,7 +9,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
-use testbed::{App, Asked, Container, Load, Loopback, Network, Plan, Postgres, Proxy, Signal, Wire, binary};
+use testbed::{App, Asked, Container, Load, Loopback, Network, Plan, Postgres, Protocol, Proxy, Signal, Wire, binary};
 
 /// Requests a second to the proxy while the steps run.
 const RATE: f64 = 100.0;
@@ -68,7 +68,7 @@ impl Demo {
         let checker = App::new(binary("db-checker")).env("DATABASE_URL", postgres.url());
         let checkers = network.scale("db-checker", &checker, 3);
         say("evenkeel starts under the alias proxy, with the shipped proxy.toml");
-        let proxy = Proxy::start_shipped(&network, binary("evenkeel"), "db-checker");
+        let proxy = Proxy::start_shipped(&network, binary("evenkeel"), "db-checker", Protocol::Http1);
         say("web starts with CHECK_DB_URL=http://proxy/ping");
         let url = format!("http://{}/ping", proxy.address());
         let web = network.start("web", &App::new(binary("web")).env("CHECK_DB_URL", url));

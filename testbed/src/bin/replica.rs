@@ -36,9 +36,9 @@ use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -248,7 +248,14 @@ impl Replica {
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
         let method = request.method().clone();
         let target = request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string);
+        // On HTTP/2 hyper would send the body all the same.
+        let bodiless = method == Method::HEAD && request.version() == Version::HTTP_2;
         let mut response = self.clone().decide(request).await;
+        if bodiless {
+            let length = response.body().size_hint().exact().map(HeaderValue::from);
+            response.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length)));
+            *response.body_mut() = Reply::Text(Full::default());
+        }
         let headers = response.headers_mut();
         headers.insert("x-replica", self.header.clone());
         unique::answer_fields(&method, &target, headers);

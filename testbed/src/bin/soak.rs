@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use testbed::{Churn, Turn, binary, resident};
+use testbed::{Churn, Protocol, Turn, binary, resident};
 
 /// Memory that the proxy may gain: what its allocator keeps of the fifty megabytes that thousands of waiting clients take
 /// in an outage. It is there after the first one and does not grow with more; a leak of 20 bytes a request would show.
@@ -36,6 +36,8 @@ struct Options {
     requests: f64,
     minutes: f64,
     only: String,
+    /// What clients and replicas speak.
+    spoken: [Protocol; 2],
     readme: Vec<PathBuf>,
 }
 
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(problem) => {
             eprintln!(
-                "soak: {problem}\nusage: soak [--requests N] [--minutes M] [--only WORDS] [--seed S] [--readme FILE]"
+                "soak: {problem}\nusage: soak [--requests N] [--minutes M] [--only WORDS] [--seed S] [--protocol http1|h2c] [--readme FILE]"
             );
             return ExitCode::from(2);
         }
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
         eprintln!("soak: {problem}");
         return ExitCode::from(2);
     }
-    let Some(texts) = soak(&turns, time, rate) else { return ExitCode::FAILURE };
+    let Some(texts) = soak(&turns, time, rate, options.spoken) else { return ExitCode::FAILURE };
     match updated(&options.readme, &[&texts[0], &texts[1]]).and_then(write) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -102,8 +104,8 @@ fn write(texts: Vec<(&Path, String)>) -> Result<(), String> {
 }
 
 /// The table and the sentence, if every promise was kept.
-fn soak(turns: &[Turn], time: Duration, rate: f64) -> Option<[String; 2]> {
-    let mut churn = Churn::start(binary("evenkeel"), rate);
+fn soak(turns: &[Turn], time: Duration, rate: f64, spoken: [Protocol; 2]) -> Option<[String; 2]> {
+    let mut churn = Churn::start(binary("evenkeel"), rate, spoken);
     let seed = churn.seed();
     let pid = churn.proxy().container().pid();
     let began = Instant::now();
@@ -179,6 +181,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
             "--requests" => options.requests = number()?,
             "--minutes" => options.minutes = number()?,
             "--only" => options.only = value,
+            "--protocol" if value == "h2c" => options.spoken = [Protocol::H2c; 2],
+            "--protocol" if value == "http1" => options.spoken = [Protocol::Http1; 2],
             "--readme" => options.readme.push(value.into()),
             // Read by `testbed::seed`, before any thread is there.
             "--seed" => testbed::fix_seed(value.parse().map_err(|_| format!("{name} is a number, not {value:?}"))?),
