@@ -5,6 +5,7 @@
 //! or a trailer. The one liberty is white space behind a size, which some servers pad with and which HAProxy, nginx and
 //! hyper accept alike.
 
+use super::guard::MAX_LINES;
 use super::syntax::{is_text_byte, is_token_byte};
 
 /// How many bytes of sizes and extensions may come in excess of the data. They are read and dropped, so that without a
@@ -26,8 +27,9 @@ pub(super) struct Decoder {
     left: u64,
     /// Bytes of size lines that may still come, see [`EXTENSION_CREDIT`].
     credit: u32,
-    /// Bytes of the trailer section so far.
+    /// Bytes of the trailer section so far, and its lines.
     trailers: u32,
+    lines: usize,
     /// See [`Decoder::is_canonical`].
     canonical: bool,
 }
@@ -92,7 +94,7 @@ pub(super) struct Malformed;
 impl Decoder {
     /// Before the first byte of a body.
     pub(super) fn new() -> Self {
-        Decoder { state: State::Size, left: 0, credit: EXTENSION_CREDIT, trailers: 0, canonical: true }
+        Decoder { state: State::Size, left: 0, credit: EXTENSION_CREDIT, trailers: 0, lines: 0, canonical: true }
     }
 
     /// Whether the end was found.
@@ -155,9 +157,11 @@ impl Decoder {
         self.canonical = false;
         let mut count = 0;
         while let Some(byte) = bytes.get(count).filter(|byte| self.is_trailer(**byte)) {
+            self.lines += usize::from(self.state == State::Line);
             self.state = self.after(*byte)?;
             self.trailers += 1;
-            if self.trailers > MAX_TRAILERS {
+            // As many as a head may have: they pass, and others have such a limit, too.
+            if self.trailers > MAX_TRAILERS || self.lines > MAX_LINES {
                 return Err(Malformed);
             }
             count += 1;

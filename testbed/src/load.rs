@@ -7,6 +7,7 @@
 //! No two requests are alike ([`Unique`]), and each answer is compared with its request to the last byte. An answer to
 //! another request or with other bytes ends the load with a panic.
 
+use crate::http2::explain;
 use crate::unique::{Content, Unique, Way};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -646,17 +647,6 @@ async fn connect(plan: &Plan, shared: &Mutex<Vec<Sender>>) -> Result<Sender, Los
         shared.lock().unwrap_or_else(|e| e.into_inner()).push(Sender::H2c(sender.clone()));
     }
     Ok(Sender::H2c(sender))
-}
-
-/// The error with its causes: hyper's own words say only which part failed.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text += &format!(": {e}");
-        cause = e.source();
-    }
-    text
 }
 
 #[cfg(test)]

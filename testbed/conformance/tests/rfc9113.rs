@@ -32,7 +32,7 @@ fn every_case_of_rfc_9113_passes_through_the_proxy() {
             let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789");
         }
     });
-    let proxy = Proxy::start(&network, &testbed::binary("evenkeel"), &ProxyConfig::new(&network, "app"));
+    let proxy = Proxy::start(&network, testbed::binary("evenkeel"), &ProxyConfig::new(&network, "app"));
     let address = proxy.address();
     let (passed, failed) = buffet::start(play_all(address));
     assert!(failed.is_empty(), "{passed} cases passed, and these not:\n{}\n{}", failed.join("\n"), proxy.output());
