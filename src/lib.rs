@@ -25,7 +25,7 @@
 //! upstream/   one upstream's live state: the pool behind a lock, the snapshot, the counts, the queue of who waits
 //! discovery/  the DNS loop: asks when the pool wants to know
 //! probe/      the probe loop: likewise for health
-//! proxy/      the data path: connections, exchange, attempts, bodies, tunnels
+//! proxy/      the data path: connections of both protocols, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
 //! admin/      /metrics, /status, /ready; the operator's orders
 //! command/    check, status, ready, drain, undrain, pause, resume, hold

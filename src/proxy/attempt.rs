@@ -47,7 +47,7 @@ const HELD_UP: Duration = Duration::from_millis(100);
 const LAST_FRAME: Duration = Duration::from_millis(50);
 
 /// What is wrong with a response of malformed chunks, or of another length than it announces.
-const BAD_BODY: &str = "the body of the replica's response is not what its head says";
+const BAD_BODY: &str = "the replica's chunks are malformed, or its body has another length than its head says";
 
 /// What an attempt came to.
 pub(super) enum Attempt {

@@ -6,13 +6,13 @@
 //! [`fields`]), bodies in chunks by a decoder that keeps nothing ([`inflow`], [`chunked`]). A server's usual session does
 //! more than a proxy asks for, and less strictly: it costs a third of a small request.
 //!
-//! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), finds its
-//! route and hands it to [`exchange`], which takes an endpoint and a kept [`connection`] ([`kept`]) or a new one ([`dial`])
-//! for each [`attempt`]: that sends it, awaits the response's head ([`response`], [`mend`]) and passes the bodies on
-//! ([`body`]); an upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`],
+//! A request's way: [`client`] reads its head (watched by [`guard`], understood by [`request`] and [`fields`]), or [`http2`]
+//! accepts its stream; [`turn`] finds its route and hands it to [`exchange`], which takes an endpoint and a kept [`connection`] ([`kept`]) or a new one ([`dial`])
+//! for each [`attempt`]: that sends it, awaits the response's head ([`incoming`], [`response`], [`mend`]) and passes the bodies on
+//! ([`body`], from [`inflow`] to [`outflow`]); an upgraded connection becomes a [`tunnel`]. What the proxy itself has to say is in [`answer`],
 //! and how many clients' connections there may be in [`limit`].
 //!
-//! Only [`request`] names pingora.
+//! Only [`request`] names pingora, and only [`http2`] h2.
 
 mod answer;
 mod attempt;

@@ -43,6 +43,9 @@ impl Exchange<'_> {
                 if timer.poll_expired(cx, deadline).is_pending() {
                     return Poll::Pending;
                 }
+                if self.deadline.is_some_and(|own| own <= deadline && own <= clock::now()) {
+                    return Poll::Ready(Err(End::Problem(Problem::Deadline)));
+                }
                 if self.deadline(joined, attempts.waited) <= deadline {
                     let lease = self.upstream.acquire_at_last(&attempts.tried);
                     return Poll::Ready(lease.ok_or(End::Problem(Problem::Unavailable)));
@@ -61,7 +64,9 @@ impl Exchange<'_> {
         let own = joined + self.config.wait.saturating_sub(waited);
         let outage =
             self.upstream.outage_since().filter(|_| !self.upstream.is_paused()).map(|since| since + self.config.wait);
-        outage.map_or(own, |outage| own.min(outage)).max(joined + MIN_WAIT)
+        let until = outage.map_or(own, |outage| own.min(outage)).max(joined + MIN_WAIT);
+        // A call that its client gave up waits no longer.
+        self.deadline.map_or(until, |deadline| until.min(deadline))
     }
 
     /// Lets `pause` pass before the next attempt, unless the client leaves.

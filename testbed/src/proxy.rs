@@ -295,16 +295,14 @@ pub const SHIPPED_UPSTREAM: &str = "db-checker";
 
 /// The shipped file with its addresses replaced: on loopback every container has the host's ports before it.
 fn shipped(resolver: SocketAddr, replicas: Protocol) -> String {
-    let spoken = match replicas {
-        Protocol::Http1 => "http1",
-        Protocol::H2c => "h2c",
-    };
-    let changes = [
+    let mut changes = vec![
         ("#listen = ", "listen = \"${HOST}:${PORT}\"".to_owned()),
         ("admin = ", format!("admin = \"${{HOST}}:{ADMIN_PORT}\"")),
         ("#server = ", format!("server = \"{resolver}\"")),
-        ("protocol = ", format!("protocol = \"{spoken}\"")),
     ];
+    if replicas == Protocol::H2c {
+        changes.push(("protocol = ", "protocol = \"h2c\"".to_owned()));
+    }
     changes.iter().fold(include_str!("../../proxy.toml").to_owned(), |text, (key, line)| {
         let old = text.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("proxy.toml has no {key:?}"));
         text.replace(old, line)

@@ -353,6 +353,7 @@ fn one_interim_response_passes_before_the_final_one() {
     assert_eq!(wire.response().unwrap().text(), "ok\n");
 }
 
+// P18
 #[test]
 fn trailers_pass_both_ways_but_for_those_that_mean_too_much() {
     const TRAILERS: &str = "0\r\nX-Sum: 1\r\nContent-Length: 7\r\nset-cookie: a\r\nX-More:2\r\n\r\n";

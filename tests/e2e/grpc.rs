@@ -9,6 +9,7 @@ use testbed::{App, Http2, Loopback, Network, Process, ProxyConfig, eventually, r
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
+// P19
 #[test]
 fn a_call_that_no_replica_answers_gets_a_status_of_grpc() {
     let network = Loopback::new();
@@ -26,6 +27,7 @@ fn a_call_that_no_replica_answers_gets_a_status_of_grpc() {
     assert_eq!(client.ask(request("POST", "/shop.Orders/Get", &[], "x")).unwrap().status, 503);
 }
 
+// P19
 #[test]
 fn a_calls_deadline_ends_its_waiting() {
     let network = Loopback::new();

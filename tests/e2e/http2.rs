@@ -26,6 +26,7 @@ fn warm(client: &Http2) {
     }
 }
 
+// P18
 #[test]
 fn a_client_of_http_2_is_to_a_replica_of_http_1_like_one_of_http_1() {
     let bed = Bed::new(|head, wire, _| {
@@ -132,6 +133,7 @@ fn clients_of_http_1_reach_replicas_of_http_2() {
     a_load(Protocol::Http1, Protocol::H2c);
 }
 
+// P18
 #[test]
 fn the_streams_of_one_connection_go_to_all_replicas_over_few_connections() {
     const STREAMS: usize = 90;
@@ -159,6 +161,7 @@ fn open_connections(mut wire: Wire) -> u64 {
     stats["connections"].as_u64().unwrap()
 }
 
+// P18
 #[test]
 fn a_rolling_deploy_of_graceful_replicas_costs_not_even_a_post() {
     let network = Loopback::new();
@@ -187,33 +190,34 @@ fn a_rolling_deploy_of_graceful_replicas_costs_not_even_a_post() {
     assert_eq!(missing_or_twice, [0_u64; 0], "received not just once");
 }
 
+// F42
 #[test]
-fn a_killed_replica_costs_no_get_and_no_post_is_sent_twice() {
+fn a_killed_replica_costs_no_get_and_who_sent_a_post_is_told() {
     let network = Loopback::new();
-    let ledger = Ledger::new();
-    let replicas = network.scale("app", &ledger.kept_by(App::replica()), 2);
+    let replicas = network.scale("app", &App::replica(), 2);
     let proxy = before_h2c(&network, &replicas, |c| c.set("server.threads", 1));
     let client = Http2::connect(proxy.address());
     warm(&client);
-    let killer = std::thread::scope(|scope| {
-        let kill = scope.spawn(|| {
-            eventually("all are under way", || {
-                proxy.endpoints("app").iter().all(|e| e["in_flight"].as_u64() >= Some(15))
+    let in_flight = || proxy.endpoints("app").iter().map(|e| e["in_flight"].as_u64().unwrap_or(0)).collect::<Vec<_>>();
+    let answers = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("all are under way, some at each", || {
+                let counts = in_flight();
+                counts.iter().sum::<u64>() == 40 && counts.iter().all(|count| *count >= 4)
             });
             replicas[0].signal(Signal::SIGKILL);
         });
-        let gets = (0..20).map(|_| request("GET", "/sleep/1500", &[], ""));
-        let posts = (0..20).map(|_| request("POST", "/sleep/1500", &[], "x"));
-        let answers = client.ask_all(gets.chain(posts));
-        kill.join().unwrap();
-        answers
+        // Long enough for a busy machine to get them all under way.
+        client.ask_all((0..40).map(|n| request(if n % 2 == 0 { "GET" } else { "POST" }, "/sleep/3000", &[], "")))
     });
-    let (gets, posts) = killer.split_at(20);
-    assert!(gets.iter().all(|get| get.as_ref().is_ok_and(|get| get.status == 200)), "{gets:?}");
-    let lost = posts.iter().filter(|post| post.as_ref().is_ok_and(|post| post.status == 502)).count();
-    assert!((5..=15).contains(&lost), "{lost} of 20 POSTs were at the one that died: {posts:?}");
+    let statuses: Vec<u16> = answers.into_iter().map(|answer| answer.unwrap().status).collect();
+    let (gets, posts): (Vec<_>, Vec<_>) = statuses.chunks(2).map(|pair| (pair[0], pair[1])).unzip();
+    assert_eq!(gets, [200; 20]);
+    let lost = posts.iter().filter(|status| **status == 502).count();
+    assert!(lost > 0 && posts.iter().all(|status| [200, 502].contains(status)), "{posts:?}");
 }
 
+// F93
 #[test]
 fn a_stream_that_nobody_reads_holds_no_other_up() {
     for protocol in ["http1", "h2c"] {
@@ -257,6 +261,7 @@ fn a_draining_proxy_finishes_its_streams_and_says_that_it_goes() {
     eventually("the proxy has ended", || proxy.container().exited() == Some(0));
 }
 
+// F95
 #[test]
 fn a_replica_that_does_not_speak_http_2_is_told_with_its_remedy() {
     let network = Loopback::new();

@@ -134,6 +134,7 @@ fn bed() -> Bed {
     Bed::with(|c| c.set("server.threads", 1), |head, wire, _| serve(head, wire))
 }
 
+// F92
 #[test]
 fn who_only_makes_work_is_told_to_calm_down() {
     let bed = bed();
@@ -149,6 +150,7 @@ fn who_only_makes_work_is_told_to_calm_down() {
     assert!(bed.proxy.metric("evenkeel_refused_requests_total", &["reason=\"http_request_error\""]) >= 2.0);
 }
 
+// F92
 #[test]
 fn streams_that_are_reset_at_once_end_their_connection_and_cost_the_replica_little() {
     let bed = bed();
@@ -160,6 +162,7 @@ fn streams_that_are_reset_at_once_end_their_connection_and_cost_the_replica_litt
     assert!(matches!(end, End::GoAway(ENHANCE_YOUR_CALM) | End::Cut), "{end:?}");
 }
 
+// F92
 #[test]
 fn fields_without_end_and_empty_data_without_end_end_their_connection() {
     let bed = bed();
@@ -177,6 +180,7 @@ fn fields_without_end_and_empty_data_without_end_end_their_connection() {
     assert!(matches!(end, End::GoAway(_) | End::Cut), "empty data: {end:?}");
 }
 
+// F92
 #[test]
 fn a_small_block_of_many_large_fields_is_too_large() {
     let bed = bed();
@@ -196,6 +200,7 @@ fn a_small_block_of_many_large_fields_is_too_large() {
     assert_eq!(bed.origin().heads().iter().filter(|head| head.raw.len() > 10_000).count(), 0, "nothing of it went on");
 }
 
+// F93
 #[test]
 fn windows_that_never_open_hold_bounded_memory() {
     let network = Loopback::new();
@@ -226,6 +231,7 @@ fn windows_that_never_open_hold_bounded_memory() {
     });
 }
 
+// F94
 #[test]
 fn an_illegal_frame_ends_its_connection_with_the_right_code() {
     let bed = bed();

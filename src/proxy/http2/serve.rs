@@ -57,6 +57,10 @@ pub(in crate::proxy) async fn serve(
     let Ok(Ok(mut connection)) = timeout(server.header_timeout, handshake).await else { return };
     let mut streams = JoinSet::new();
     let mut idle_since = clock::now();
+    // Until its first stream it rests.
+    if !permit.rest(proxy.millis_at(idle_since)) {
+        return;
+    }
     let drained = proxy.drained();
     tokio::pin!(drained);
     let mut leaving = false;
