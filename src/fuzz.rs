@@ -4,7 +4,7 @@
 //! `cargo test` runs them over `fuzz/corpus`, as it is and damaged; `make fuzz` lets libFuzzer look for more.
 
 pub use crate::config::fuzz::config;
-pub use crate::proxy::fuzz::{body, fields, head, response};
+pub use crate::proxy::fuzz::{body, fields, frames, head, response};
 pub use crate::route::fuzz::route;
 
 #[cfg(test)]
@@ -22,11 +22,12 @@ mod tests {
     type Run = fn(&[u8]) -> bool;
 
     /// The targets, each with the share of damaged cases that is accepted at least, and refused at least.
-    const TARGETS: [(&str, Run, usize); 6] = [
+    const TARGETS: [(&str, Run, usize); 7] = [
         ("head", head, ROUNDS / 20),
         ("response", response, ROUNDS / 20),
         ("body", body, ROUNDS / 20),
         ("fields", fields, ROUNDS / 20),
+        ("frames", frames, ROUNDS / 20),
         ("route", route, ROUNDS / 20),
         ("config", config, 0),
     ];

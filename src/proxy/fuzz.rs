@@ -14,6 +14,7 @@ mod message;
 mod requests;
 mod responses;
 
+pub use super::http2::fuzz::frames;
 pub use body::body;
 pub use fields::fields;
 pub use requests::head;

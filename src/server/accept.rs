@@ -166,7 +166,7 @@ fn sweep_kept(proxy: &Proxy) {
     for (upstream, config) in &proxy.table().upstreams {
         for (id, endpoint) in upstream.endpoints() {
             let swept = endpoint.kept().sweep(config.idle_timeout, now);
-            endpoint.shared().sweep(now);
+            endpoint.shared().sweep(endpoint.kept().generation(), now);
             if swept.closed > 0 {
                 upstream.apply(|pool, now| pool.rest_ended(id, now));
             }

@@ -15,6 +15,8 @@
 
 mod ask;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(in crate::proxy) mod fuzz;
 mod head;
 mod serve;
 mod shared;

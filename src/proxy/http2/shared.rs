@@ -13,7 +13,7 @@ use crate::worker;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong};
-use http::{Request, response};
+use http::{Request, StatusCode, response};
 use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,16 +61,16 @@ struct Connection {
     sender: SendRequest<Bytes>,
     /// That of the lease under which it was dialled.
     generation: u32,
-    use_: Arc<Use>,
+    usage: Arc<Usage>,
 }
 
 /// What is known of a connection where its requests are.
 #[derive(Debug, Default)]
-struct Use {
+struct Usage {
     streams: AtomicU32,
     /// It takes no new streams.
     closed: AtomicBool,
-    /// When its last stream ended, in milliseconds since it was dialled.
+    /// When its last stream ended.
     idle_since: Mutex<Option<Instant>>,
 }
 
@@ -105,24 +105,24 @@ impl Shared {
         self.by_worker.iter().map(|slot| slot.open.lock().len()).sum()
     }
 
-    /// Lets go of those of this worker that are closed, or spare.
-    pub fn sweep(&self, now: Instant) {
+    /// Lets go of those of this worker that are closed, spare, or of another generation: dialled while all were retired.
+    pub fn sweep(&self, generation: u32, now: Instant) {
         let mut open = self.slot().open.lock();
         let mut first = true;
         open.retain(|connection| {
-            let spare = !std::mem::take(&mut first) && connection.use_.is_idle_since(now, SPARE);
-            !connection.use_.closed.load(Ordering::Relaxed) && !spare
+            let spare = !std::mem::take(&mut first) && connection.usage.is_idle_since(now, SPARE);
+            connection.generation == generation && !connection.usage.closed.load(Ordering::Relaxed) && !spare
         });
     }
 
     /// A place on one of this worker's connections, for a lease of this generation.
     pub(in crate::proxy) fn open(&self, generation: u32) -> Option<Opening> {
         let mut open = self.slot().open.lock();
-        open.retain(|connection| !connection.use_.closed.load(Ordering::Relaxed));
+        open.retain(|connection| !connection.usage.closed.load(Ordering::Relaxed));
         let usable = open.iter().filter(|connection| connection.generation == generation);
-        let best = usable.min_by_key(|connection| connection.use_.streams.load(Ordering::Relaxed))?;
+        let best = usable.min_by_key(|connection| connection.usage.streams.load(Ordering::Relaxed))?;
         let most = u32::try_from(best.sender.current_max_send_streams()).unwrap_or(u32::MAX).min(MOST_STREAMS);
-        (best.use_.streams.load(Ordering::Relaxed) < most).then(|| Opening::new(best))
+        (best.usage.streams.load(Ordering::Relaxed) < most).then(|| Opening::new(best))
     }
 
     /// The turn to dial, once nobody else of this worker does: there may be a connection by then. As an error, why a dial
@@ -155,9 +155,9 @@ impl Shared {
         // The preface is written; the replica's is not awaited: whether it speaks HTTP/2 is seen by its first answer.
         let begun = timeout(patience, builder.handshake(Wire::new(reader, writer))).await;
         let (sender, mut connection) = begun.map_err(|_| DialError::TimedOut)?.map_err(|_| DialError::Refused)?;
-        let use_ = Arc::new(Use::default());
+        let usage = Arc::new(Usage::default());
         let pings = connection.ping_pong();
-        let watched = use_.clone();
+        let watched = usage.clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = &mut connection => {}
@@ -165,7 +165,7 @@ impl Shared {
             }
             watched.closed.store(true, Ordering::Relaxed);
         });
-        let connection = Connection { sender, generation, use_ };
+        let connection = Connection { sender, generation, usage };
         let opening = Opening::new(&connection);
         self.slot().open.lock().push(connection);
         Ok(opening)
@@ -177,7 +177,7 @@ impl Shared {
 }
 
 /// Returns when the replica's process answers no ping though it owes something: its streams end then.
-async fn silence(pings: Option<PingPong>, watched: &Use) {
+async fn silence(pings: Option<PingPong>, watched: &Usage) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         sleep(PING_EVERY).await;
@@ -192,7 +192,7 @@ async fn silence(pings: Option<PingPong>, watched: &Use) {
     }
 }
 
-impl Use {
+impl Usage {
     fn is_idle_since(&self, now: Instant, for_long: Duration) -> bool {
         let since = *self.idle_since.lock();
         self.streams.load(Ordering::Relaxed) == 0
@@ -210,22 +210,22 @@ pub(in crate::proxy) struct Opening {
 /// Counts a stream for as long as it is there.
 #[derive(Debug)]
 struct Stream {
-    use_: Arc<Use>,
+    usage: Arc<Usage>,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.use_.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.use_.idle_since.lock() = Some(clock::now());
+        if self.usage.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.usage.idle_since.lock() = Some(clock::now());
         }
     }
 }
 
 impl Opening {
     fn new(connection: &Connection) -> Self {
-        let use_ = connection.use_.clone();
-        use_.streams.fetch_add(1, Ordering::Relaxed);
-        Opening { sender: connection.sender.clone(), stream: Stream { use_ } }
+        let usage = connection.usage.clone();
+        usage.streams.fetch_add(1, Ordering::Relaxed);
+        Opening { sender: connection.sender.clone(), stream: Stream { usage } }
     }
 
     /// Sends a request's head; `end`: there is nothing behind it.
@@ -237,7 +237,7 @@ impl Opening {
             }
             Err(error) => {
                 // Whatever it is, this connection takes no streams any more, and nothing was sent.
-                self.stream.use_.closed.store(true, Ordering::Relaxed);
+                self.stream.usage.closed.store(true, Ordering::Relaxed);
                 tracing::debug!(%error, "a connection to a replica takes no more streams");
                 Err(Ended::Unprocessed)
             }
@@ -258,6 +258,10 @@ impl Call {
     /// The next head: an interim one, or the final one. May be dropped while it waits.
     pub(in crate::proxy) async fn head(&mut self) -> Result<u16, Ended> {
         let parts = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
+        // There is nothing to switch to (RFC 9113 section 8.6).
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Ended::Alien);
+        }
         head::write_response(&parts, &mut self.raw);
         Ok(parts.status.as_u16())
     }
