@@ -5,6 +5,7 @@ use crate::proxy::Problem;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -35,6 +36,8 @@ pub struct Failure {
     pub target: String,
     /// The trace it belongs to.
     pub traceparent: Option<String>,
+    /// Why replicas got no requests then, as the last line about such a failure has it.
+    pub unusable: Option<Arc<str>>,
 }
 
 /// The failures of one upstream.
@@ -50,32 +53,35 @@ struct Rate {
     since: Instant,
     lines: u32,
     unsaid: u64,
+    unusable: Option<Arc<str>>,
 }
 
 impl Failures {
     /// Remembers a failure and says so, unless it was said often enough this second. `unusable` tells why replicas get no
-    /// requests; it is asked only for a line.
-    pub fn add(&self, upstream: &str, failure: Failure, unusable: impl FnOnce() -> String) {
+    /// requests; it is asked only for a line, and what it says holds for the failures of that second that get none.
+    pub fn add(&self, upstream: &str, mut failure: Failure, unusable: impl FnOnce() -> String) {
         self.flush(upstream, failure.at);
         let reason = failure.problem.token();
         let say = {
             let mut rates = self.rates.lock();
-            let rate = rates.entry(reason).or_insert(Rate { since: failure.at, lines: 0, unsaid: 0 });
-            if rate.lines < LINES {
+            let new = || Rate { since: failure.at, lines: 0, unsaid: 0, unusable: None };
+            let rate = rates.entry(reason).or_insert_with(new);
+            let say = rate.lines < LINES;
+            if say {
                 rate.lines += 1;
-                true
+                rate.unusable = Some(unusable()).filter(|why| !why.is_empty()).map(Arc::from);
             } else {
                 rate.unsaid += 1;
-                false
             }
+            failure.unusable.clone_from(&rate.unusable);
+            say
         };
         if say {
-            let unusable = Some(unusable()).filter(|why| !why.is_empty());
             warn!(
                 upstream,
                 reason,
                 endpoints = ?failure.endpoints,
-                unusable,
+                unusable = failure.unusable.as_deref(),
                 took = ?failure.took,
                 waited = ?failure.waited,
                 client = %failure.client,
@@ -133,6 +139,7 @@ mod tests {
             method: "GET".into(),
             target: "/".into(),
             traceparent: None,
+            unusable: None,
         }
     }
 

@@ -8,6 +8,9 @@ use crate::upstream::Choice;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
+/// Where the configuration comes from if there is no file.
+pub const ENVIRONMENT: &str = "the environment alone";
+
 /// A replica that owes an answer for less than this is never called silent …
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,7 +39,7 @@ pub struct Status {
     pub max_connections: usize,
     /// Requests now, waiting ones included.
     pub requests: usize,
-    /// Where the configuration comes from: a file's path, or the environment.
+    /// Where the configuration comes from: a file's path, or [`ENVIRONMENT`].
     pub config: String,
     /// How the last reload ended, if there was one.
     pub last_reload: Option<Reload>,
@@ -183,6 +186,8 @@ pub struct FailedRequest {
     pub target: String,
     /// The trace it belongs to.
     pub traceparent: Option<String>,
+    /// Why replicas got no requests then.
+    pub unusable: Option<String>,
 }
 
 /// What the pool does not know of an endpoint.

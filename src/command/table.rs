@@ -2,7 +2,7 @@
 
 use super::paint::{Paint, age, count, grouped, latency};
 use crate::admin::Status;
-use crate::admin::status::{DnsStatus, EndpointStatus, UpstreamStatus};
+use crate::admin::status::{DnsStatus, ENVIRONMENT, EndpointStatus, UpstreamStatus};
 use crate::pool::{Health, HeldBack};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -40,13 +40,14 @@ pub(super) fn draw(status: &Status, paint: Paint) -> String {
         count(status.workers, "worker"),
     );
     let reload = match &status.last_reload {
-        None => "not reloaded".to_owned(),
+        None if status.config == ENVIRONMENT => String::new(),
+        None => " · not reloaded".to_owned(),
         Some(reload) => match &reload.error {
-            None => format!("reloaded {} ago", age(reload.seconds_ago)),
-            Some(why) => paint.bad(&format!("reload refused {} ago: {why}", age(reload.seconds_ago))),
+            None => format!(" · reloaded {} ago", age(reload.seconds_ago)),
+            Some(why) => format!(" · {}", paint.bad(&format!("reload refused {} ago: {why}", age(reload.seconds_ago)))),
         },
     };
-    let _ = writeln!(text, "listening on {} · {} · {reload}", status.listen, status.config);
+    let _ = writeln!(text, "listening on {} · {}{reload}", status.listen, status.config);
     for upstream in &status.upstreams {
         draw_upstream(&mut text, upstream, paint);
     }
@@ -91,9 +92,10 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
         let _ = writeln!(text, "  {}  {whom}{gap}{}", paint.dim(&ago(event.seconds_ago)), event.what);
     }
     for failure in last(&upstream.failures, FAILURES) {
-        let tried = match failure.endpoints.as_slice() {
-            [] => "nobody was tried".to_owned(),
-            tried => format!("tried {}", tried.join(", ")),
+        let tried = match (failure.endpoints.as_slice(), &failure.unusable) {
+            ([], None) => "nobody was tried".to_owned(),
+            ([], Some(why)) => format!("nobody was tried: {why}"),
+            (tried, _) => format!("tried {}", tried.join(", ")),
         };
         let target: String = failure.target.chars().take(TARGET).collect();
         let took = latency(failure.took_seconds);

@@ -316,7 +316,7 @@ impl Upstream {
             protocol: Protocol::Http1,
             on_failure: OnFailure::Respond,
             wait: Duration::from_secs(5),
-            max_waiting: 1024,
+            max_waiting: 16_384,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(60),
             retries: 2,

@@ -23,7 +23,7 @@ pub enum EventKind {
     Draining,
     /// A draining address was listed again.
     Returned,
-    /// A drained address has no requests left and is forgotten.
+    /// An address that left has no requests any more and is forgotten.
     Left,
     /// It is new and has failed its probes for about a second, so it gets no requests yet. Once for each kind of failure.
     Unproven(ProbeResult),

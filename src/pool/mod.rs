@@ -48,7 +48,7 @@ pub use window::Load;
 /// New weights are published this often at most. A replica's speed is known from eight answers, and at 1,000 requests a
 /// second those take longer.
 const WEIGHTS_EVERY: Duration = Duration::from_millis(5);
-/// The pool wants to be called this often at least: to forget drained endpoints, and to notice …
+/// The pool wants to be called this often at least: to forget endpoints that have left, and to notice …
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// … when it was not called for this much longer: then the whole process was stopped, or its host slept.
 const STOPPED: Duration = Duration::from_secs(2);
@@ -178,7 +178,7 @@ impl Pool {
         self.wake
     }
 
-    /// Lets time pass: ends ejections, relieves cold windows, forgets what is drained. `in_flight` tells the live count.
+    /// Lets time pass: ends ejections, relieves cold windows, forgets who has left. `in_flight` tells the live count.
     pub fn tick(&mut self, in_flight: impl Fn(EndpointId) -> u32, now: Instant) {
         self.notice(now);
         let mut left = Vec::new();

@@ -34,7 +34,7 @@ const FEW: u32 = 4;
 const ROOMY: u32 = 8;
 
 /// A window this wide is none: it is the default of `max_waiting`, so that no backlog can fill it.
-const WIDE: u32 = 1024;
+const WIDE: u32 = 16_384;
 
 /// A full window of a replica among warm ones doubles this often without an answer. A replica that hangs gains by it no
 /// more than four or eight requests until two probes declare it down.

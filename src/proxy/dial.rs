@@ -46,7 +46,7 @@ pub(super) async fn dial(
     attempts: &mut Attempts,
     connect_timeout: Duration,
 ) -> Result<(Lease, Box<Reader>, Writer), DialError> {
-    let mut first = std::pin::pin!(connect(lease.endpoint().address(), connect_timeout));
+    let mut first = std::pin::pin!(connect(upstream, lease.endpoint().address(), connect_timeout));
     let slow = tokio::select! {
         biased;
         result = &mut first => return conclude(upstream, lease, result, attempts),
@@ -58,7 +58,7 @@ pub(super) async fn dial(
     let Some(other) = other else {
         return conclude(upstream, slow, first.await, attempts);
     };
-    let mut second = std::pin::pin!(connect(other.endpoint().address(), connect_timeout));
+    let mut second = std::pin::pin!(connect(upstream, other.endpoint().address(), connect_timeout));
     let (loser, loss) = tokio::select! {
         biased;
         result = &mut first => match conclude(upstream, slow, result, attempts) {
@@ -73,8 +73,15 @@ pub(super) async fn dial(
     conclude(upstream, loser, loss, attempts)
 }
 
-/// One connect.
-async fn connect(address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {
+/// One connect. Where no descriptor is left for it, a kept connection gives its own.
+async fn connect(upstream: &Upstream, address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {
+    match try_to_connect(address, connect_timeout).await {
+        Err(DialError::Exhausted) if upstream.close_kept() => try_to_connect(address, connect_timeout).await,
+        result => result,
+    }
+}
+
+async fn try_to_connect(address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {
     match timeout(connect_timeout, open(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if is_exhaustion(&error) => Err(DialError::Exhausted),
@@ -128,7 +135,7 @@ mod tests {
         // No connection leads to everybody: the kernel says so at once, as of a network that cannot be reached.
         let error = open("255.255.255.255:80".parse().unwrap()).await.unwrap_err();
         assert!(!is_exhaustion(&error), "{error}");
-        let result = connect("255.255.255.255:80".parse().unwrap(), Duration::from_secs(30)).await;
+        let result = try_to_connect("255.255.255.255:80".parse().unwrap(), Duration::from_secs(30)).await;
         assert_eq!(result.unwrap_err(), DialError::Refused);
     }
 

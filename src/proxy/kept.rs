@@ -143,6 +143,16 @@ impl<C: Keep> Kept<C> {
         }
     }
 
+    /// Closes the one that has rested longest at a worker that has any. Says whether there was one.
+    pub fn close_oldest(&self) -> bool {
+        self.by_worker.iter().any(|slot| {
+            let mut slot = slot.lock();
+            let oldest = (!slot.idle.is_empty()).then(|| slot.idle.remove(0));
+            self.count.fetch_sub(usize::from(oldest.is_some()), Ordering::Relaxed);
+            oldest.is_some()
+        })
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)

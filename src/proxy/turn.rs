@@ -134,6 +134,7 @@ impl Turn<'_> {
             method: log::excerpt(head.method()),
             target: log::target(head.target(), log_query),
             traceparent: head.traceparent().map(log::excerpt),
+            unusable: None,
         }
     }
 

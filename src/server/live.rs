@@ -182,6 +182,11 @@ impl Live {
         &self.source
     }
 
+    /// Whether the configuration in force was read from a file.
+    pub fn has_file(&self) -> bool {
+        self.from_file.load(Ordering::Relaxed)
+    }
+
     /// Each upstream and its address, for the log.
     pub(super) fn summary(&self) -> String {
         let mut text = String::new();

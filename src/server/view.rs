@@ -2,7 +2,7 @@
 
 use super::{Live, order};
 use crate::admin::status::{
-    DnsStatus, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus, ago, seconds,
+    DnsStatus, ENVIRONMENT, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus, ago, seconds,
 };
 use crate::admin::verb::{Done, Verb};
 use crate::admin::{Metrics, Source, Status};
@@ -28,7 +28,10 @@ impl Source for Live {
             connections: self.limit.open(),
             max_connections: self.limit.max(),
             requests: proxy.requests(),
-            config: self.source().file().display().to_string(),
+            config: match self.has_file() {
+                true => self.source().file().display().to_string(),
+                false => ENVIRONMENT.to_owned(),
+            },
             last_reload: self
                 .last_reload
                 .lock()
@@ -118,5 +121,6 @@ fn failed(failure: &Failure, now: Instant) -> FailedRequest {
         method: failure.method.clone(),
         target: failure.target.clone(),
         traceparent: failure.traceparent.clone(),
+        unusable: failure.unusable.as_deref().map(str::to_owned),
     }
 }

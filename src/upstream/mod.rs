@@ -239,6 +239,11 @@ impl Upstream {
         self.snapshot.load().paused
     }
 
+    /// Closes a connection to any of its endpoints that waits for a request. Says whether there was one.
+    pub fn close_kept(&self) -> bool {
+        self.endpoints.lock().values().any(|endpoint| endpoint.kept().close_oldest())
+    }
+
     /// Takes the best endpoint for a request that just came, unless others wait already: not one of `tried` while there is
     /// another. `None`: it has to wait.
     ///

@@ -143,6 +143,51 @@ fn while_all_connections_work_newcomers_wait_and_the_first_that_rests_makes_room
     }
 }
 
+// T10
+#[test]
+fn a_kept_connection_gives_its_descriptor_where_none_is_left_for_a_new_one() {
+    let network = Loopback::new();
+    let (go, gate) = crate::gate();
+    let origin = network.origin("app", move |head, wire, _| {
+        if head.target() == "/held" {
+            gate();
+        }
+        serve(head, wire);
+    });
+    let bed = Bed::around(network, vec![origin], |c| c.set("upstream.app.idle_timeout", "60s"));
+    let mut clients: Vec<Wire> = (0..4).map(|_| bed.client()).collect();
+    clients.iter_mut().for_each(|client| client.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n"));
+    eventually("each has a connection of its own", || bed.origin().requests() == 4);
+    go();
+    let rest = Instant::now();
+    assert!(clients.iter_mut().all(|client| client.response().unwrap().status == 200));
+    // A POST is sent on none of them then, so that it needs another.
+    eventually("they have rested for more than a second", || rest.elapsed() > Duration::from_millis(1500));
+    let pid = bed.proxy.container().pid().to_string();
+    let open: Vec<usize> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect();
+    let free = (0..).find(|number| !open.contains(number)).expect("numbers do not end");
+    let limit = |soft: usize| {
+        let limited =
+            std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]).status();
+        assert!(limited.unwrap().success());
+    };
+    let kept = || bed.proxy.endpoints("app")[0]["idle_connections"].as_u64();
+    assert_eq!(kept(), Some(4));
+    limit(free);
+    let posts = &mut clients[..2];
+    posts.iter_mut().for_each(|post| post.send("POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+    for post in posts {
+        assert_eq!(post.response().unwrap().status, 200, "{}", bed.proxy.output());
+    }
+    // The operator's connection needs one, too.
+    limit(free + 20);
+    assert_eq!(kept(), Some(4), "one was closed for each that was opened");
+    assert_eq!(bed.proxy.metric("evenkeel_connects_total", &["result=\"exhausted\""]), 0.0);
+}
+
 // D18
 #[test]
 fn want_of_descriptors_closes_a_connection_of_the_address_with_the_most() {

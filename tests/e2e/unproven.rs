@@ -1,6 +1,6 @@
 //! What an operator sees of a new replica that never becomes usable.
 
-use crate::{GET, serve, start};
+use crate::{GET, command, serve, start};
 use std::time::{Duration, Instant};
 use testbed::{App, Loopback, Network, Proxy, ProxyConfig, Wire, eventually};
 
@@ -30,6 +30,10 @@ fn a_wrong_probe_path_is_one_line_in_the_log_with_its_remedy_and_failed_requests
     assert!(line.contains("WARN") && line.contains("status 404; the app has no /ping: correct probe.path"), "{line}");
     let failed = failed_request(&proxy);
     assert!(failed.contains("unusable=") && failed.contains("unproven (probe: status 404)"), "{failed}");
+    let said = proxy.status()["upstreams"][0]["failures"][0]["unusable"].clone();
+    assert!(said.as_str().is_some_and(|said| said.contains("unproven (probe: status 404)")), "{said}");
+    let table = String::from_utf8(command(&proxy, &["status"]).output().unwrap().stdout).unwrap();
+    assert!(table.contains("nobody was tried: ") && table.contains(said.as_str().unwrap()), "{table}");
     let asked = network.dns().questions("app");
     eventually("some more answers came", || network.dns().questions("app") > asked + 20);
     assert_eq!(proxy.lines("not usable").len(), 1, "{}", proxy.output());
