@@ -117,7 +117,8 @@ pub async fn serve(listener: UnixListener, source: Arc<dyn Source>, all: bool) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let peer = stream.peer_cred().ok().map(|cred| Peer { user: cred.uid(), process: cred.pid() });
-                let answer = move |request: &Request<Incoming>, source: &dyn Source| answer(request, source, peer, all);
+                let answer =
+                    move |request: &Request<Incoming>, source: &Arc<dyn Source>| answer(request, &**source, peer, all);
                 connections.add(stream, source.clone(), answer).await;
             }
             Err(error) => {

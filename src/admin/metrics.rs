@@ -3,6 +3,7 @@
 //! What every request touches lies apart by worker, so that no two threads write one cache line. What is rare (failures,
 //! retries, DNS answers, changes of state) is a [`Tally`]. How they are shown is `prometheus.rs`'s business.
 
+use super::latency::{Counts, Latency};
 use crate::pool::{EventKind, Resolution};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -93,6 +94,11 @@ impl Tally {
         *counts.entry(what).or_default() += 1;
     }
 
+    /// How often anything happened.
+    pub fn total(&self) -> u64 {
+        self.counts.lock().values().sum()
+    }
+
     /// Each thing that is known, and how often it happened.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.counts.lock().iter().map(|(what, count)| (*what, *count)).collect()
@@ -144,6 +150,8 @@ pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 struct Shard {
     classes: [AtomicU64; CLASSES.len()],
     duration: Histogram,
+    /// The same, for percentiles.
+    latency: Latency,
 }
 
 /// What is counted for one upstream.
@@ -182,6 +190,7 @@ impl UpstreamMetrics {
         let class = usize::from(status / 100).min(CLASSES.len() - 1);
         shard.classes[class].fetch_add(1, Ordering::Relaxed);
         shard.duration.observe(took);
+        shard.latency.observe(took);
     }
 
     /// Requests that have ended, as [`CLASSES`].
@@ -200,6 +209,13 @@ impl UpstreamMetrics {
         let mut sum = Distribution::default();
         self.shards.iter().for_each(|shard| sum.add(&shard.duration));
         sum
+    }
+
+    /// How long requests took, for percentiles.
+    pub fn latency(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.shards.iter().for_each(|shard| shard.latency.add_to(&mut counts));
+        counts
     }
 
     /// A change of state, for the count.

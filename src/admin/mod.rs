@@ -1,12 +1,17 @@
-//! What the operator asks the running process: `/metrics`, `/status` and `/ready` on the `admin` address, read-only. A
+//! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status` and `/ready` on the `admin` address,
+//! read-only. A
 //! socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers `/ready` where `admin` is off.
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
 //! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has
-//! not asked anything yet, so a client that asks at once is always answered.
+//! not asked anything yet, so a client that asks at once is always answered. Pages that are open are counted apart: they
+//! stay for long, and keep no scraper out.
 
 #[cfg(test)]
 mod documented;
+pub mod headline;
+pub mod history;
+pub mod latency;
 pub mod local;
 pub mod metrics;
 mod page;
@@ -15,28 +20,34 @@ pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod verb;
+mod web;
+pub(crate) mod wording;
 
+use history::History;
 pub use prometheus::Metrics;
 pub use status::Status;
 use verb::{Done, Verb};
+use web::Feed;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::channel::Channel;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 /// Connections at once; one more closes the oldest. A scraper, a `status --watch` and some health checks are a handful.
@@ -44,6 +55,9 @@ const MAX_CONNECTIONS: usize = 32;
 
 /// For a whole connection: one request and its response of at most a megabyte or so.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// For the connection of an open page, which then asks for another.
+const LIVE: Duration = Duration::from_secs(15 * 60);
 
 /// For a request's head: whoever connects to this address has its question ready.
 const HEAD_DEADLINE: Duration = Duration::from_secs(2);
@@ -68,6 +82,9 @@ pub trait Source: Send + Sync + 'static {
     /// What is counted.
     fn metrics(&self) -> Metrics;
 
+    /// The last hour.
+    fn history(&self) -> &Mutex<History>;
+
     /// Does what `who` orders.
     ///
     /// # Errors
@@ -78,9 +95,16 @@ pub trait Source: Send + Sync + 'static {
 /// Answers the operator for as long as the process runs.
 pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
     let mut connections = Connections::default();
+    let feed = Arc::new(Feed::default());
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => connections.add(stream, source.clone(), answer).await,
+            Ok((stream, _)) => {
+                let feed = feed.clone();
+                let answer = move |request: &Request<Incoming>, source: &Arc<dyn Source>| {
+                    if request.uri().path() == "/events" { events(&feed, source) } else { answer(request, &**source) }
+                };
+                connections.add(stream, source.clone(), answer).await;
+            }
             Err(error) => {
                 warn!(%error, "the admin listener cannot accept");
                 sleep(PAUSE).await;
@@ -89,7 +113,7 @@ pub async fn serve(listener: TcpListener, source: Arc<dyn Source>) {
     }
 }
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Either<Full<Bytes>, Channel<Bytes, Infallible>>>;
 
 /// The connections that are open, oldest first.
 #[derive(Default)]
@@ -98,48 +122,67 @@ struct Connections {
 }
 
 struct Connection {
-    /// Its request's head was read.
-    asked: Arc<AtomicBool>,
+    stage: Arc<AtomicU8>,
     task: AbortHandle,
 }
+
+/// How far a connection is: nothing is asked yet, …
+const SILENT: u8 = 0;
+/// … its request's head was read, …
+const ASKED: u8 = 1;
+/// … or it is that of an open page.
+const OPEN: u8 = 2;
 
 impl Connections {
     /// Serves one more, and closes another if there are too many: the oldest that has not asked yet, else the oldest.
     async fn add<S, A>(&mut self, stream: S, source: Arc<dyn Source>, answer: A)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        A: Fn(&Request<Incoming>, &dyn Source) -> Reply + Send + 'static,
+        A: Fn(&Request<Incoming>, &Arc<dyn Source>) -> Reply + Send + 'static,
     {
         self.open.retain(|connection| !connection.task.is_finished());
-        if self.open.len() >= MAX_CONNECTIONS {
-            let silent = self.open.iter().position(|connection| !connection.asked.load(Ordering::Relaxed));
-            if let Some(closed) = self.open.remove(silent.unwrap_or(0)) {
-                debug!("too many connections of operators: the oldest is closed");
-                closed.task.abort();
-            }
+        let at = |stages: &[u8]| {
+            let is = |connection: &Connection| stages.contains(&connection.stage.load(Ordering::Relaxed));
+            self.open.iter().position(is)
+        };
+        let passing = self.open.iter().filter(|connection| connection.stage.load(Ordering::Relaxed) != OPEN).count();
+        if passing >= MAX_CONNECTIONS
+            && let Some(index) = at(&[SILENT]).or(at(&[ASKED]))
+            && let Some(closed) = self.open.remove(index)
+        {
+            debug!("too many connections of operators: the oldest is closed");
+            closed.task.abort();
         }
-        let asked = Arc::new(AtomicBool::new(false));
-        let conversation = converse(stream, source, answer, asked.clone());
+        let stage = Arc::new(AtomicU8::new(SILENT));
+        let conversation = converse(stream, source, answer, stage.clone());
+        let of_page = stage.clone();
         let task = tokio::spawn(async move {
-            if timeout(DEADLINE, conversation).await.is_err() {
-                debug!("an operator's connection took too long and was closed");
+            let overdue = async {
+                sleep(DEADLINE).await;
+                if of_page.load(Ordering::Relaxed) == OPEN {
+                    sleep(LIVE - DEADLINE).await;
+                }
+            };
+            tokio::select! {
+                () = conversation => {}
+                () = overdue => debug!("an operator's connection took too long and was closed"),
             }
         });
-        self.open.push_back(Connection { asked, task: task.abort_handle() });
+        self.open.push_back(Connection { stage, task: task.abort_handle() });
         // A question that lies in its socket is read before the next connection may close this one.
         yield_now().await;
     }
 }
 
-async fn converse<S, A>(stream: S, source: Arc<dyn Source>, answer: A, asked: Arc<AtomicBool>)
+async fn converse<S, A>(stream: S, source: Arc<dyn Source>, answer: A, stage: Arc<AtomicU8>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    A: Fn(&Request<Incoming>, &dyn Source) -> Reply + Send + 'static,
+    A: Fn(&Request<Incoming>, &Arc<dyn Source>) -> Reply + Send + 'static,
 {
-    let head_was_read = asked.clone();
+    let reached = stage.clone();
     let service = service_fn(move |request| {
-        head_was_read.store(true, Ordering::Relaxed);
-        let response = answer(&request, &*source);
+        let response = answer(&request, &source);
+        reached.store(if matches!(response.body(), Either::Right(_)) { OPEN } else { ASKED }, Ordering::Relaxed);
         async { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
@@ -148,7 +191,7 @@ where
     let serving = http.serve_connection(TokioIo::new(stream), service);
     let silence = async {
         sleep(HEAD_DEADLINE).await;
-        if asked.load(Ordering::Relaxed) {
+        if stage.load(Ordering::Relaxed) != SILENT {
             std::future::pending::<()>().await;
         }
     };
@@ -163,19 +206,37 @@ where
 }
 
 fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
-    let known = ["/metrics", "/status", "/ready"].contains(&request.uri().path());
+    let known = ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&request.uri().path());
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     let (status, kind, body) = match request.uri().path() {
         _ if known && !reads => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "read-only: GET or HEAD\n".to_owned()),
+        "/" => {
+            (StatusCode::OK, HTML, web::page(&source.status(), &source.history().lock(), moment(request.uri().query())))
+        }
+        "/page.css" => (StatusCode::OK, CSS, web::STYLE.to_owned()),
+        "/page.js" => (StatusCode::OK, JAVASCRIPT, web::SCRIPT.to_owned()),
         "/metrics" => (StatusCode::OK, PROMETHEUS, prometheus::render(&source.status(), &source.metrics())),
         "/status" => match serde_json::to_string_pretty(&source.status()) {
             Ok(json) => (StatusCode::OK, JSON, json + "\n"),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/ready" => readiness(source),
-        _ => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /status and /ready\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status and /ready\n".to_owned()),
     };
     respond(status, kind, body)
+}
+
+/// The slot of the history that the page is asked to show.
+fn moment(query: Option<&str>) -> Option<u64> {
+    query?.strip_prefix("at=")?.parse().ok()
+}
+
+/// The page's live part.
+fn events(feed: &Arc<Feed>, source: &Arc<dyn Source>) -> Reply {
+    match feed.open(source) {
+        Some(events) => with_fields(StatusCode::OK, EVENTS, Either::Right(events)),
+        None => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many pages are open\n".to_owned()),
+    }
 }
 
 fn readiness(source: &dyn Source) -> (StatusCode, &'static str, String) {
@@ -186,11 +247,18 @@ fn readiness(source: &dyn Source) -> (StatusCode, &'static str, String) {
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Reply {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    with_fields(status, kind, Either::Left(Full::new(Bytes::from(body))))
+}
+
+fn with_fields(status: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Channel<Bytes, Infallible>>) -> Reply {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     fields.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    if kind == HTML {
+        fields.insert(CONTENT_SECURITY_POLICY, http::HeaderValue::from_static(web::POLICY));
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
     }
@@ -198,5 +266,9 @@ fn respond(status: StatusCode, kind: &'static str, body: String) -> Reply {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -71,6 +71,12 @@ pub struct UpstreamStatus {
     pub drained: Vec<String>,
     /// Requests that wait for a replica.
     pub waiting: usize,
+    /// Requests that have ended since the start.
+    pub requests: u64,
+    /// Of those, the ones that no replica answered whole.
+    pub failed: u64,
+    /// Attempts after the first: requests asked again, of another replica mostly.
+    pub retries: u64,
     /// Whether at least one replica is usable.
     pub healthy: bool,
     /// For how long requests have waited and none was answered, where no replica is usable.

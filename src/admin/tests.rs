@@ -1,13 +1,14 @@
 //! The operator's questions over real sockets.
 
 use super::*;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A process that says what it is told to.
 #[derive(Default)]
 pub(crate) struct Told {
+    history: OnceLock<parking_lot::Mutex<History>>,
     pub(crate) status: Mutex<Status>,
     pub(crate) not_ready: Mutex<Option<String>>,
 }
@@ -23,6 +24,10 @@ impl Source for Told {
 
     fn metrics(&self) -> Metrics {
         Metrics { server: Arc::default(), upstreams: Vec::new() }
+    }
+
+    fn history(&self) -> &parking_lot::Mutex<History> {
+        self.history.get_or_init(|| parking_lot::Mutex::new(History::new(crate::clock::now())))
     }
 
     fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
@@ -84,8 +89,9 @@ async fn nothing_can_be_changed_here_and_nothing_else_is_served() {
     let (head, _) = ask(address, "POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
     assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
     assert!(head.contains("allow: GET, HEAD"), "{head}");
-    let (head, _) = get(address, "/").await;
+    let (head, body) = get(address, "/favicon.ico").await;
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    assert_eq!(body, "there are /, /metrics, /status and /ready\n");
     let (head, body) = ask(address, "HEAD /ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert_eq!(body, "");

@@ -3,7 +3,8 @@
 //! It asks as the running proxy would, through the same resolver and prober, but as a process of its own: run it where the
 //! proxy runs, in its container.
 
-use super::paint::{Paint, count, latency};
+use super::paint::Paint;
+use crate::admin::wording::{count, latency};
 use crate::clock;
 use crate::config::{self, Config, Family, Host, HostHeader};
 use crate::discovery::{Own, Resolve, Resolver};

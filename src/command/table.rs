@@ -1,9 +1,10 @@
 //! Draws a [`Status`] for people.
 
-use super::paint::{Paint, age, count, grouped, latency};
+use super::paint::Paint;
 use crate::admin::Status;
 use crate::admin::status::{DnsStatus, ENVIRONMENT, EndpointStatus, UpstreamStatus};
-use crate::pool::{Health, HeldBack};
+use crate::admin::wording::{age, count, grouped, latency};
+use crate::pool::HeldBack;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -15,10 +16,6 @@ const FAILURES: usize = 4;
 
 /// Of a failed request's target.
 const TARGET: usize = 40;
-
-/// Seconds for which a replica that came up is said to be warming up, whether or not its window holds anything back. A
-/// replica that gets requests has none after two seconds of them.
-const WARMING_UP: f64 = 30.0;
 
 /// The whole screen.
 pub(super) fn draw(status: &Status, paint: Paint) -> String {
@@ -153,7 +150,7 @@ fn draw_endpoints(text: &mut String, endpoints: &[EndpointStatus], paint: Paint)
     for (endpoint, row) in endpoints.iter().zip(&rows) {
         let state = 2;
         let line = line(row, &widths, |column, cell| if column == state { tint(endpoint, &cell, paint) } else { cell });
-        let _ = writeln!(text, "{line}  {}", paint.dim(&remark(endpoint)));
+        let _ = writeln!(text, "{line}  {}", paint.dim(&endpoint.remark()));
     }
 }
 
@@ -172,7 +169,7 @@ fn cells(endpoint: &EndpointStatus) -> [String; COLUMNS.len()] {
     [
         if endpoint.next { "▸" } else { "" }.to_owned(),
         endpoint.address.clone(),
-        state(endpoint).to_owned(),
+        endpoint.state().to_owned(),
         age(endpoint.since_seconds),
         match endpoint.window {
             Some(window) => format!("{}/{window}", endpoint.in_flight),
@@ -187,25 +184,6 @@ fn cells(endpoint: &EndpointStatus) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// Why it is not picked, or how it stands if it is.
-fn state(endpoint: &EndpointStatus) -> &'static str {
-    match (endpoint.held_back, endpoint.health) {
-        (Some(why), _) => why.text(),
-        (None, _) if endpoint.suspect => "suspect, tried",
-        (None, _) if endpoint.ejected_for_seconds.is_some() => "ejected, tried",
-        (None, Health::Down) => "down, tried",
-        (None, Health::Unproven) => "unproven",
-        (None, Health::Up) if endpoint.no_answer_seconds.is_some() => "no answer",
-        (None, Health::Up) if is_warming_up(endpoint) => "warming up",
-        (None, Health::Up) => "up",
-    }
-}
-
-/// Whether its window holds requests back, or may soon. One that has had no need of its window for long is merely idle.
-fn is_warming_up(endpoint: &EndpointStatus) -> bool {
-    endpoint.window.is_some_and(|window| endpoint.in_flight >= window || endpoint.since_seconds < WARMING_UP)
-}
-
 fn tint(endpoint: &EndpointStatus, cell: &str, paint: Paint) -> String {
     match endpoint.held_back {
         _ if endpoint.usable => paint.good(cell),
@@ -213,21 +191,4 @@ fn tint(endpoint: &EndpointStatus, cell: &str, paint: Paint) -> String {
         None if endpoint.no_answer_seconds.is_none() => paint.doubtful(cell),
         _ => paint.bad(cell),
     }
-}
-
-fn remark(endpoint: &EndpointStatus) -> String {
-    let mut remarks = Vec::new();
-    if let Some(silence) = endpoint.no_answer_seconds {
-        remarks.push(format!("no answer for {}", age(silence)));
-    }
-    if !endpoint.reason.is_empty() {
-        remarks.push(endpoint.reason.clone());
-    }
-    if let Some(rest) = endpoint.ejected_for_seconds {
-        remarks.push(format!("back on trial in {}", age(rest)));
-    }
-    if endpoint.streams > 0 {
-        remarks.push(count(endpoint.streams as usize, "stream"));
-    }
-    remarks.join(", ")
 }

@@ -3,6 +3,7 @@
 use super::Source;
 use super::reload::Reading;
 use crate::admin::Source as _;
+use crate::admin::history::{History, SLOT, Times};
 use crate::clock;
 use crate::config::{self, Config, Sockets};
 use crate::discovery;
@@ -17,6 +18,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use tokio::time::sleep;
 use tracing::{error, info};
 
 /// The running configuration and all that hangs on it.
@@ -35,6 +37,8 @@ pub struct Live {
     own: Arc<discovery::Own>,
     /// Whether the configuration in force was read from a file. Then its absence is a mistake, not another configuration.
     from_file: AtomicBool,
+    /// The last hour, for the operator.
+    pub(super) history: Mutex<History>,
     /// How the last reload ended.
     pub(super) last_reload: Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -69,13 +73,30 @@ impl Live {
             resolver,
             own,
             from_file: AtomicBool::new(from_file),
+            history: Mutex::new(History::new(clock::now())),
             last_reload: Mutex::new(None),
             config: ArcSwap::from_pointee(config),
         });
         for (upstream, _) in &live.proxy.table().upstreams {
             live.start_loops(upstream);
         }
+        tokio::spawn(live.clone().remember());
         live
+    }
+
+    /// Adds to the history, for as long as the process runs.
+    async fn remember(self: Arc<Self>) {
+        loop {
+            sleep(SLOT).await;
+            let status = self.status();
+            let times = |(upstream, _): &(Arc<Upstream>, Arc<config::Upstream>)| {
+                let endpoints = upstream.endpoints();
+                let replicas = endpoints.iter().map(|(id, endpoint)| (id.0, endpoint.latency())).collect();
+                (upstream.name().to_string(), Times { upstream: upstream.metrics().latency(), replicas })
+            };
+            let times = self.proxy.table().upstreams.iter().map(times).collect();
+            self.history.lock().add(&status, &times, clock::now());
+        }
     }
 
     fn start_loops(&self, upstream: &Arc<Upstream>) {

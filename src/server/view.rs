@@ -1,6 +1,7 @@
 //! The running process as the operator sees it.
 
 use super::{Live, order};
+use crate::admin::history::History;
 use crate::admin::status::{
     DnsStatus, ENVIRONMENT, EndpointStatus, FailedRequest, Occurrence, Reload, UpstreamStatus, ago, seconds,
 };
@@ -10,6 +11,7 @@ use crate::clock;
 use crate::config::{self, OnFailure};
 use crate::failure::Failure;
 use crate::upstream::Upstream;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -65,6 +67,10 @@ impl Source for Live {
         }
     }
 
+    fn history(&self) -> &Mutex<History> {
+        &self.history
+    }
+
     fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
         order::obey(&self.proxy().table().upstreams, verb, who)
     }
@@ -96,6 +102,9 @@ fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -
         paused,
         drained,
         waiting: upstream.waiting(),
+        requests: upstream.metrics().classes().iter().sum(),
+        failed: upstream.metrics().failures.total(),
+        retries: upstream.metrics().retries.total(),
         healthy: false,
         no_answer_seconds: None,
         outage_seconds: upstream.outage_since().map(|since| ago(since, now)),

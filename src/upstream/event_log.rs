@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
-/// Events that `/status` remembers.
-const TIMELINE: usize = 100;
+/// Events that `/status` and the page remember: the last hour's, unless it saw twenty deploys.
+const TIMELINE: usize = 300;
 
 /// Lines in a row that a kind of event may have: a deploy of a hundred replicas is logged whole.
 const BURST: u32 = 100;

@@ -3,13 +3,14 @@
 use super::Upstream;
 use super::check::Checks;
 use super::silence::Silence;
+use crate::admin::latency::{Counts, Latency};
 use crate::admin::status::Live;
 use crate::pool::{EndpointId, Load};
 use crate::proxy::{Connection, Kept, Shared};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One replica's live part.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Endpoint {
     transfers: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// To its responses' first byte.
+    latency: Latency,
     /// Declared down while requests may be waiting on it.
     down: AtomicBool,
     pub(super) silence: Silence,
@@ -41,6 +44,7 @@ impl Endpoint {
             transfers: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            latency: Latency::default(),
             down: AtomicBool::new(false),
             silence: Silence::new(now),
             kept: Kept::new(workers),
@@ -96,9 +100,17 @@ impl Endpoint {
         self.down.store(down, Ordering::Relaxed);
     }
 
-    /// Notes an answer.
-    pub(super) fn answered(&self, now: Instant) {
+    /// Notes an answer, and how long its first byte took.
+    pub(super) fn answered(&self, first_byte: Duration, now: Instant) {
         self.silence.end(now);
+        self.latency.observe(first_byte);
+    }
+
+    /// How long its responses' first bytes took.
+    pub fn latency(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.latency.add_to(&mut counts);
+        counts
     }
 
     /// Requests that wait for an answer of it.

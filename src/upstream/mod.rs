@@ -322,7 +322,7 @@ impl Upstream {
     /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.
     pub fn record(self: &Arc<Self>, lease: &Lease, outcome: Outcome, now: Instant) {
         match outcome {
-            Outcome::Answered { .. } => lease.endpoint().answered(now),
+            Outcome::Answered { first_byte, .. } => lease.endpoint().answered(first_byte, now),
             Outcome::Abandoned => {}
             _ => lease.endpoint().failed(),
         }

@@ -14,6 +14,7 @@
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
 //! Load       an open-loop load that never retries, and what became of each request;  unique  its requests and their answers
+//! Browser    Chromium without a screen, for the operator's page
 //! Ledger     who received which POST, even if killed
 //! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
@@ -23,6 +24,7 @@
 
 #![allow(clippy::disallowed_methods)] // this crate is the world around the proxy: it lives in real time
 
+mod browser;
 mod churn;
 mod dns;
 pub mod docker;
@@ -46,6 +48,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub use browser::Browser;
 pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use engine::{Engine, confined};

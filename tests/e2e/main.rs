@@ -58,6 +58,7 @@ mod manuals;
 mod metrics;
 mod monitoring;
 mod operator;
+mod page;
 mod process;
 mod redeploy;
 mod reload;
