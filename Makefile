@@ -21,7 +21,7 @@ TEST_THREADS ?= 4
 # ask nothing of a proxy.
 ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals --skip dist::
 
-.PHONY: demo test fuzz bench soak dist dist-compare lint deny setup
+.PHONY: demo test fuzz bench soak page-picture dist dist-compare lint deny setup
 
 # Programs are started from here: `cargo run` of one package would build its dependencies again, with fewer features.
 BUILT = $(or $(CARGO_TARGET_DIR),target)
@@ -63,6 +63,11 @@ SOAK ?= --readme README.md --readme docs/benchmarks.md
 soak: setup
 	cargo build --locked --release --workspace --bins
 	$(BUILT)/release/soak $(SOAK)
+
+# The picture of the operator's page in README.md, by a real browser: Chromium has to be installed.
+page-picture: setup
+	cargo build --locked --workspace --bins
+	$(BUILT)/debug/portrait docs/page.png
 
 # A release, from the commit that is checked out, into target/dist: the static executable, its SBOM, a Debian package, the
 # image (where a Docker Engine answers) and their checksums. `dist-compare` makes it once more elsewhere, and fails where

@@ -27,7 +27,7 @@
 //! probe/      the probe loop: likewise for health
 //! proxy/      the data path: connections of both protocols, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
-//! admin/      /metrics, /status, /ready; the operator's orders
+//! admin/      the operator's page and its history, /metrics, /status, /ready; the operator's orders
 //! command/    check, status, ready, drain, undrain, pause, resume, hold
 //! failure.rs  failed requests: the log and the last fifty
 //! namespace.rs  what this container shares with others

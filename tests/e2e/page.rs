@@ -64,6 +64,7 @@ fn url(bed: &Bed) -> String {
     format!("http://{}/", bed.proxy.admin())
 }
 
+// P20
 #[test]
 fn a_replica_that_is_killed_is_told_with_its_reason_and_what_callers_met() {
     let Some(look) = Look::new() else { return };
@@ -79,6 +80,7 @@ fn a_replica_that_is_killed_is_told_with_its_reason_and_what_callers_met() {
     assert!(look.load.stop().lost().is_empty());
 }
 
+// P20
 #[test]
 fn replicas_that_hang_are_an_outage_and_requests_that_fail_are_counted() {
     let Some(look) = Look::new() else { return };
@@ -92,6 +94,7 @@ fn replicas_that_hang_are_an_outage_and_requests_that_fail_are_counted() {
     drop(look.load);
 }
 
+// P20
 #[test]
 fn a_slow_replica_is_named_with_its_share_and_orders_are_told() {
     let Some(look) = Look::new() else { return };
@@ -110,6 +113,7 @@ fn a_slow_replica_is_named_with_its_share_and_orders_are_told() {
     drop(look.load);
 }
 
+// P20
 #[test]
 fn the_hour_is_drawn_and_a_moment_of_it_can_be_chosen_by_keyboard() {
     let Some(look) = Look::new() else { return };
@@ -127,6 +131,7 @@ fn the_hour_is_drawn_and_a_moment_of_it_can_be_chosen_by_keyboard() {
     drop(look.load);
 }
 
+// P20
 #[test]
 fn without_scripts_in_the_dark_and_on_a_narrow_screen_it_says_the_same() {
     if !has_browser() {
@@ -153,6 +158,7 @@ fn without_scripts_in_the_dark_and_on_a_narrow_screen_it_says_the_same() {
     assert!(shade.contains("rgb(21, 23, 26)"), "{shade}");
 }
 
+// P20
 #[test]
 fn fifty_open_pages_keep_neither_callers_nor_scrapers_waiting() {
     let network = Loopback::new();
@@ -176,6 +182,7 @@ fn fifty_open_pages_keep_neither_callers_nor_scrapers_waiting() {
     eventually("there is room again", || open().0 == "HTTP/1.1 200 OK");
 }
 
+// P20
 #[test]
 fn the_page_is_small_and_loads_nothing_from_elsewhere() {
     let network = Loopback::new();

@@ -1,4 +1,4 @@
-//! The last hour of an upstream as a picture: rate and failures, times, and flags for what happened.
+//! The last hour of an upstream, or what is known of it, as a picture: rate and failures, times, and flags for what happened.
 
 use super::super::history::{History, SLOT, SLOTS, Slot};
 use super::super::status::{Occurrence, UpstreamStatus};
@@ -7,11 +7,8 @@ use maud::{Markup, html};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Slots in each column: half a minute.
-const COLUMN: usize = 3;
-
-/// Columns, and the width of each.
-const COLUMNS: usize = SLOTS / COLUMN;
+/// Columns, and the width of each. A column is half a minute, or ten seconds while the history is a third of an hour or less.
+const COLUMNS: usize = SLOTS / 3;
 const WIDTH: f64 = 6.0;
 
 /// Where the bands begin and end, from the top: rate with failures, times, flags.
@@ -20,7 +17,7 @@ const TIMES: (f64, f64) = (64.0, 116.0);
 const FLAGS: f64 = 130.0;
 const HEIGHT: f64 = 136.0;
 
-/// Half a minute.
+/// What one column shows.
 struct Column {
     /// The number of its last slot.
     number: u64,
@@ -32,8 +29,11 @@ struct Column {
 
 /// Draws it. `at`: the slot that is shown below.
 pub(super) fn draw(upstream: &UpstreamStatus, history: &History, at: Option<u64>) -> Markup {
-    let slots = history.last(&upstream.name, SLOTS);
-    let columns: Vec<Option<Column>> = slots.chunks(COLUMN).map(column).collect();
+    let is_young = history.present() <= COLUMNS as u64;
+    let slots = history.last(&upstream.name, if is_young { COLUMNS } else { SLOTS });
+    let each = slots.len() / COLUMNS;
+    let columns: Vec<Option<Column>> = slots.chunks(each).map(column).collect();
+    let span = SLOT.as_secs_f64() * slots.len() as f64;
     let known = || columns.iter().flatten();
     let rate = known().map(|column| column.rate).fold(1.0, f64::max);
     let slowest = known().filter_map(|column| column.p99).max().unwrap_or(Duration::from_millis(1));
@@ -51,9 +51,9 @@ pub(super) fn draw(upstream: &UpstreamStatus, history: &History, at: Option<u64>
                 path.p99 d=(p99) {}
                 path.p50 d=(p50) {}
                 @for (index, column) in columns.iter().enumerate() {
-                    @if let Some(column) = column { (target(index, column, at, &height)) }
+                    @if let Some(column) = column { (target(index, column, at, each, &height)) }
                 }
-                @for event in &upstream.timeline { (flag(event)) }
+                @for event in &upstream.timeline { (flag(event, span)) }
             }
             figcaption {
                 (summary) " Top: requests a second, at most " (grouped(rate.round() as u64))
@@ -96,8 +96,14 @@ fn path(columns: &[Option<Column>], y: impl Fn(&Column) -> Option<f64>) -> Strin
 }
 
 /// The place to choose this column, and its failed requests.
-fn target(index: usize, column: &Column, at: Option<u64>, height: &impl Fn(f64, (f64, f64)) -> f64) -> Markup {
-    let chosen = at.is_some_and(|at| at <= column.number && at + COLUMN as u64 > column.number);
+fn target(
+    index: usize,
+    column: &Column,
+    at: Option<u64>,
+    each: usize,
+    height: &impl Fn(f64, (f64, f64)) -> f64,
+) -> Markup {
+    let chosen = at.is_some_and(|at| at <= column.number && at + each as u64 > column.number);
     let x = format!("{:.0}", index as f64 * WIDTH);
     // One failed request is a quarter of the band, and ten or more are all of it.
     let failed = (column.failed > 0).then(|| height(f64::from(column.failed.min(10)) / 13.0 + 0.23, RATE));
@@ -120,9 +126,8 @@ fn target(index: usize, column: &Column, at: Option<u64>, height: &impl Fn(f64, 
 }
 
 /// What happened, where it happened. The signs say what kind it was without their colour.
-fn flag(event: &Occurrence) -> Markup {
-    let hour = SLOT.as_secs_f64() * SLOTS as f64;
-    let share = 1.0 - event.seconds_ago / hour;
+fn flag(event: &Occurrence, span: f64) -> Markup {
+    let share = 1.0 - event.seconds_ago / span;
     let x = share * COLUMNS as f64 * WIDTH;
     let (sign, class) = sign(&event.what);
     html! {

@@ -1,6 +1,9 @@
 //! Draws the operator's page for the README: three replicas behind a proxy, a load, a deploy and a death, and a real browser
 //! that looks at it. `portrait FILE.png`.
 
+#![allow(clippy::disallowed_methods)] // it lives in real time
+
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use testbed::{App, Browser, Container, Load, Loopback, Network, Plan, Proxy, ProxyConfig, Signal, eventually};
@@ -33,9 +36,8 @@ fn main() {
     };
     at(0.3);
     // A deploy: each is replaced by a new one.
-    for index in 0..3 {
-        let new = network.start("db-checker", &app);
-        let old = std::mem::replace(&mut replicas[index], new);
+    for replica in &mut replicas {
+        let old = std::mem::replace(replica, network.start("db-checker", &app));
         std::thread::sleep(Duration::from_secs(2));
         end(old);
     }
@@ -48,12 +50,11 @@ fn main() {
     at(1.0);
     let page = Browser::open(&format!("http://{}/", proxy.admin()), (1200, 1000), false, true);
     eventually("the page is live", || page.text().contains("live"));
-    let mut decode =
-        Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("base64");
-    std::io::Write::write_all(&mut decode.stdin.take().expect("piped"), page.picture().as_bytes())
-        .expect("base64 reads");
-    let picture = decode.wait_with_output().expect("base64 ends").stdout;
-    std::fs::write(&file, picture).unwrap_or_else(|error| panic!("{file}: {error}"));
+    // Straight into the file: whoever writes to a pipe without reading from the other waits for ever.
+    let picture = std::fs::File::create(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let mut decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(picture).spawn().expect("base64");
+    decode.stdin.take().expect("piped").write_all(page.picture().as_bytes()).expect("base64 reads");
+    assert!(decode.wait().expect("base64 ends").success());
     drop(load);
     println!("{file}");
 }
