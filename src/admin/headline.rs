@@ -91,7 +91,7 @@ impl Headline {
             let since = since.map(|seconds| format!(" for {}", age(seconds))).unwrap_or_default();
             let why = all.iter().take(2).map(|endpoint| what_ails(endpoint)).collect::<Vec<_>>().join("; ");
             let more = if all.len() > 2 { format!("; and {} more", all.len() - 2) } else { String::new() };
-            return Headline::bad(format!("Nobody answers{since}: {why}{more}; {impact}."));
+            return Headline::bad(format!("Nobody has answered{since}: {why}{more}; {impact}."));
         }
         let (usable, ailing): (Vec<&EndpointStatus>, Vec<&EndpointStatus>) =
             all.iter().partition(|endpoint| endpoint.usable);
@@ -155,7 +155,7 @@ fn what_ails(endpoint: &EndpointStatus) -> String {
         Some(silence) => format!("{address} has not answered for {}", age(silence)),
         None => {
             let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-            format!("{address} is {} for {}{why}", endpoint.state(), age(*since_seconds))
+            format!("{address} has been {} for {}{why}", endpoint.state(), age(*since_seconds))
         }
     }
 }
@@ -297,7 +297,7 @@ mod tests {
         (replica.usable, replica.health, replica.reason) = (false, Health::Down, "probe: refused".into());
         replica.since_seconds = 130.0;
         replica.held_back = Some(crate::pool::HeldBack::Down);
-        let text = "10.0.0.2:8080 is down for 2 min 10 s (probe: refused); the other 2 take its requests; ";
+        let text = "10.0.0.2:8080 has been down for 2 min 10 s (probe: refused); the other 2 take its requests; ";
         assert_eq!(of(one_down.clone()), (Level::Doubtful, format!("{text}callers notice nothing.")));
         one_down.failures = vec![failed(12.0), failed(11.0)];
         one_down.failed = 2;
@@ -325,7 +325,8 @@ mod tests {
         let replica = &mut outage.endpoints[0];
         (replica.usable, replica.health, replica.since_seconds) = (false, Health::Down, 3.0);
         replica.held_back = Some(crate::pool::HeldBack::Down);
-        let text = "Nobody answers for 3.0 s: 10.0.0.1:8080 is down for 3.0 s; 12 requests waiting, none failed.";
+        let text =
+            "Nobody has answered for 3.0 s: 10.0.0.1:8080 has been down for 3.0 s; 12 requests waiting, none failed.";
         assert_eq!(of(outage.clone()), (Level::Bad, text.into()));
         outage.endpoints.clear();
         let text = "There is no replica: DNS has not answered yet; 12 requests waiting, none failed.";

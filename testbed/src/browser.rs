@@ -29,8 +29,8 @@ struct Pipes {
 }
 
 impl Pipes {
-    /// Sends a command and waits for its result; events on the way are dropped.
-    fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
+    /// Sends a command and waits for its result; events on the way are dropped. `Err`: why there is none.
+    fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
         self.id += 1;
         let mut message = json!({ "id": self.id, "method": method, "params": params });
         if let Some(session) = session {
@@ -44,8 +44,8 @@ impl Pipes {
             assert_eq!(answer.pop(), Some(0), "the browser has ended");
             let answer: Value = serde_json::from_slice(&answer).expect("JSON");
             if answer["id"] == self.id {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].clone();
+                let failed = !answer["error"].is_null();
+                return if failed { Err(format!("{method}: {answer}")) } else { Ok(answer["result"].clone()) };
             }
         }
     }
@@ -71,8 +71,9 @@ impl Browser {
             assert!(made.success(), "no pipe was made");
         }
         let mut command = Command::new("sh");
-        // The browser's own profile, and nothing of it talks to anybody else. Root has no sandbox to offer.
-        let script = "exec \"$0\" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
+        // The browser's own profile, and nothing of it talks to anybody else. Root has no sandbox to offer. A browser that
+        // hangs is ended, so that no test waits for it for ever.
+        let script = "exec timeout --foreground 120 \"$0\" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
                       --disable-background-networking --disable-component-update --remote-debugging-pipe \
                       --user-data-dir=profile about:blank 3<to 4>from";
         command.args(["-c", script, name]).current_dir(folder.path()).env("HOME", folder.path());
@@ -81,10 +82,12 @@ impl Browser {
         let to = OpenOptions::new().write(true).open(path("to")).expect("a pipe");
         let from = File::open(path("from")).expect("a pipe");
         let mut pipes = Pipes { to, from: BufReader::new(from), id: 0 };
-        let target = pipes.call(None, "Target.createTarget", json!({ "url": "about:blank" }));
+        let target = pipes.call(None, "Target.createTarget", json!({ "url": "about:blank" })).expect("a page");
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let session =
-            pipes.call(None, "Target.attachToTarget", attach)["sessionId"].as_str().expect("a session").to_owned();
+        let session = pipes.call(None, "Target.attachToTarget", attach).expect("it is there")["sessionId"]
+            .as_str()
+            .expect("a session")
+            .to_owned();
         let browser = Browser { pipes: Mutex::new(pipes), session, _process: process, _folder: folder };
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         browser.call("Emulation.setDeviceMetricsOverride", metrics);
@@ -102,10 +105,11 @@ impl Browser {
         self.value("document.body.innerText").as_str().unwrap_or_default().to_owned()
     }
 
-    /// What this expression of JavaScript is in the page. Works also where the page's own scripts do not run.
+    /// What this expression of JavaScript is in the page; null while another page is on its way. Works also where the page's
+    /// own scripts do not run.
     pub fn value(&self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
-        self.call("Runtime.evaluate", params)["result"]["value"].clone()
+        self.try_call("Runtime.evaluate", params).map_or(Value::Null, |result| result["result"]["value"].clone())
     }
 
     /// Presses and releases a key, by its name in the DOM.
@@ -123,6 +127,10 @@ impl Browser {
     }
 
     fn call(&self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_call(&self, method: &str, params: Value) -> Result<Value, String> {
         self.pipes.lock().unwrap_or_else(|e| e.into_inner()).call(Some(&self.session), method, params)
     }
 }

@@ -142,7 +142,7 @@ fn replicas(upstream: &UpstreamStatus, history: &History) -> Markup {
                 th scope="col" { "replica" } th scope="col" { "state" } th scope="col" { "for" }
                 th scope="col" { "in flight" } th scope="col" { "share (fair)" }
                 th scope="col" { "p50" } th scope="col" { "p99" }
-                th scope="col" { "requests" } th scope="col" { "failed" } th scope="col" { "why" }
+                th scope="col" { "requests" } th scope="col" { "failed" } th.text scope="col" { "why" }
             } }
             tbody {
                 @for endpoint in upstream.endpoints.iter().take(REPLICAS) { (replica(upstream, endpoint, history, most)) }
@@ -227,8 +227,8 @@ fn failures(upstream: &UpstreamStatus) -> Markup {
             div.wide { table {
                 caption { "Failed requests" }
                 thead { tr {
-                    th scope="col" { "ago" } th scope="col" { "request" } th scope="col" { "why" }
-                    th scope="col" { "tried" } th scope="col" { "took" } th scope="col" { "waited" }
+                    th scope="col" { "ago" } th scope="col" { "request" } th.text scope="col" { "why" }
+                    th.text scope="col" { "tried" } th scope="col" { "took" } th scope="col" { "waited" }
                     th scope="col" { "client" }
                 } }
                 tbody {
@@ -261,7 +261,7 @@ fn events(timeline: &[Occurrence]) -> Markup {
         @if !timeline.is_empty() {
             div.wide { table {
                 caption { "What happened" }
-                thead { tr { th scope="col" { "ago" } th scope="col" { "replica" } th scope="col" { "what" } } }
+                thead { tr { th scope="col" { "ago" } th scope="col" { "replica" } th.text scope="col" { "what" } } }
                 tbody {
                     @for event in timeline.iter().rev().take(EVENTS) {
                         tr {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use testbed::{App, Browser, Container, Load, Loopback, Network, Plan, Proxy, ProxyConfig, Signal, eventually};
 
 /// How long the page's history is.
-const SPAN: Duration = Duration::from_secs(420);
+const SPAN: Duration = Duration::from_secs(300);
 
 fn main() {
     let Some(file) = std::env::args().nth(1) else {
