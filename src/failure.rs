@@ -20,6 +20,8 @@ const LINES: u32 = 10;
 pub struct Failure {
     /// When it ended.
     pub at: Instant,
+    /// What it is called: its client's name for it, or this process's.
+    pub id: String,
     /// Why.
     pub problem: Problem,
     /// Who was tried, in order.
@@ -58,8 +60,8 @@ struct Rate {
 
 impl Failures {
     /// Remembers a failure and says so, unless it was said often enough this second. `unusable` tells why replicas get no
-    /// requests; it is asked only for a line, and what it says holds for the failures of that second that get none.
-    pub fn add(&self, upstream: &str, mut failure: Failure, unusable: impl FnOnce() -> String) {
+    /// requests; it is asked only for a line, and what it says holds for the failures of that second that get none. Returns that.
+    pub fn add(&self, upstream: &str, mut failure: Failure, unusable: impl FnOnce() -> String) -> Option<Arc<str>> {
         self.flush(upstream, failure.at);
         let reason = failure.problem.token();
         let say = {
@@ -88,6 +90,7 @@ impl Failures {
                 method = failure.method,
                 target = failure.target,
                 traceparent = failure.traceparent,
+                id = failure.id,
                 "request failed: {}",
                 failure.problem.text()
             );
@@ -96,7 +99,9 @@ impl Failures {
         if recent.len() == REMEMBERED {
             recent.pop_front();
         }
+        let unusable = failure.unusable.clone();
         recent.push_back(failure);
+        unusable
     }
 
     /// Says how many failures went unsaid in a second that is over.
@@ -131,6 +136,7 @@ mod tests {
     fn failure(at: Instant) -> Failure {
         Failure {
             at,
+            id: String::new(),
             problem: Problem::Refused,
             endpoints: Vec::new(),
             took: Duration::ZERO,

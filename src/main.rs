@@ -37,6 +37,17 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Say why a request went where it went: whom it could go to, whom it went to, what failed, and how long each took.
+    ///
+    /// The last thousand requests are known, and those that failed in the last hour.
+    Why {
+        /// Its X-Request-Id, its traceparent, the trace in that, or its id in the log.
+        #[arg(required_unless_present = "last")]
+        id: Option<String>,
+        /// The last request that ended.
+        #[arg(long, conflicts_with = "id")]
+        last: bool,
+    },
     /// Exit status 0 once the running proxy accepts requests; 1 before that and while it drains.
     Ready,
     /// Send a replica nothing new; what it has finishes. It stays so, whatever DNS says, until `undrain` or a restart.
@@ -101,6 +112,7 @@ fn main() -> ExitCode {
     match arguments.command {
         // The running process is asked even if its file is bad by now.
         Some(Command::Status { watch }) => return ask(command::status(source.sockets(), watch)),
+        Some(Command::Why { id, last: _ }) => return ask(command::why(source.sockets(), id)),
         Some(Command::Ready) => return ask(command::ready(source.sockets())),
         Some(Command::Hold) => return ask(command::hold()),
         Some(Command::Drain { replicas, wait }) => return order(Verb::Drain(replicas.named()), wait),

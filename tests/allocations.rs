@@ -21,8 +21,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// instance, happens in few of them, and in how many depends on the machine.
 const REQUESTS: usize = 1001;
 
-/// Requests ahead of those: buffers grow, connections are opened and kept.
-const WARM: usize = 200;
+/// Requests ahead of those: buffers grow, connections are opened and kept, and the ring of a thousand remembered requests
+/// fills.
+const WARM: usize = 1200;
 
 /// How much more than what is written here is too much.
 const GROWTH: f64 = 1.1;

@@ -1,6 +1,5 @@
-//! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status` and `/ready` on the `admin` address,
-//! read-only. A
-//! socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers `/ready` where `admin` is off.
+//! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status`, `/why` and `/ready` on the
+//! `admin` address, read-only. A socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers `/ready` where `admin` is off.
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
 //! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has
@@ -21,6 +20,7 @@ pub mod status;
 pub(crate) mod tests;
 pub mod verb;
 mod web;
+pub mod why;
 pub(crate) mod wording;
 
 use history::History;
@@ -31,7 +31,7 @@ use web::Feed;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::channel::Channel;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -84,6 +84,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The last hour.
     fn history(&self) -> &Mutex<History>;
+
+    /// Why the requests that are called so went where they went, or the last one; in words.
+    fn why(&self, id: Option<&str>) -> Option<String>;
 
     /// Does what `who` orders.
     ///
@@ -206,9 +209,11 @@ where
 }
 
 fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
-    let known = ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&request.uri().path());
+    let path = request.uri().path();
+    let known =
+        path.starts_with(why::PATH) || ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&path);
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-    let (status, kind, body) = match request.uri().path() {
+    let (status, kind, body) = match path {
         _ if known && !reads => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "read-only: GET or HEAD\n".to_owned()),
         "/" => {
             (StatusCode::OK, HTML, web::page(&source.status(), &source.history().lock(), moment(request.uri().query())))
@@ -221,7 +226,8 @@ fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/ready" => readiness(source),
-        _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status and /ready\n".to_owned()),
+        path if path.starts_with(why::PATH) => explain(source, request.uri()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status, /why and /ready\n".to_owned()),
     };
     respond(status, kind, body)
 }
@@ -243,6 +249,14 @@ fn readiness(source: &dyn Source) -> (StatusCode, &'static str, String) {
     match source.ready() {
         Ok(()) => (StatusCode::OK, TEXT, "ready\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {why}\n")),
+    }
+}
+
+fn explain(source: &dyn Source, uri: &Uri) -> (StatusCode, &'static str, String) {
+    let id = why::asked(uri);
+    match source.why(id.as_deref()) {
+        Some(text) => (StatusCode::OK, TEXT, text),
+        None => (StatusCode::NOT_FOUND, TEXT, why::unknown(id.as_deref())),
     }
 }
 

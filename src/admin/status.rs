@@ -174,6 +174,8 @@ pub struct Occurrence {
 pub struct FailedRequest {
     /// How long ago it ended.
     pub seconds_ago: f64,
+    /// What it is called: its client's name for it, or the process's. `evenkeel why` takes it.
+    pub id: String,
     /// The error type of RFC 9209, section 2.3.
     pub reason: String,
     /// The reason in words.

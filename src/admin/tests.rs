@@ -30,6 +30,10 @@ impl Source for Told {
         self.history.get_or_init(|| parking_lot::Mutex::new(History::new(crate::clock::now())))
     }
 
+    fn why(&self, id: Option<&str>) -> Option<String> {
+        id.filter(|id| *id == "known").map(|id| format!("{id}\n"))
+    }
+
     fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
         Ok(Done { lines: vec![format!("{verb:?} for {who}")], ..Done::default() })
     }

@@ -156,7 +156,7 @@ mod tests {
         let lease = upstream.acquire(&[]).expect("it is proven");
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         upstream.record(&lease, Outcome::Refused, crate::clock::now());
-        let ended = conclude(&upstream, lease, Ok(stream), &mut Attempts::default());
+        let ended = conclude(&upstream, lease, Ok(stream), &mut Attempts::new(Box::default()));
         assert_eq!(ended.err(), Some(DialError::Withdrawn));
     }
 }

@@ -15,6 +15,7 @@ use super::outflow::Outflow;
 use super::request::RequestHead;
 use super::socket::{Reader, WriteError, Writer};
 use super::timer::Timer;
+use super::trail::{Connected, Trail};
 use crate::clock;
 use crate::config::{self, Protocol};
 use crate::pool::retry::{self, Failure, Request, Tried};
@@ -119,8 +120,10 @@ pub(super) struct Upgraded {
 }
 
 /// What is known of a request's attempts, for retries and the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Attempts {
+    /// What happened, for the operator.
+    pub(super) trail: Box<Trail>,
     pub(super) tried: Vec<EndpointId>,
     /// Who was tried in vain, for the log.
     pub(super) endpoints: Vec<SocketAddr>,
@@ -136,6 +139,20 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// None yet.
+    pub(super) fn new(trail: Box<Trail>) -> Self {
+        Attempts {
+            trail,
+            tried: Vec::new(),
+            endpoints: Vec::new(),
+            made: 0,
+            replica: None,
+            count: Tried::default(),
+            waited: Duration::ZERO,
+            status: 0,
+        }
+    }
+
     /// It was tried there, in vain.
     pub(super) fn note(&mut self, id: EndpointId, address: SocketAddr) {
         self.tried.push(id);
@@ -154,21 +171,40 @@ pub(super) enum Link {
     Http2(Opening),
 }
 
+impl Link {
+    fn kind(&self) -> Connected {
+        match self {
+            Link::Http1 { rested: Some(_), .. } => Connected::Kept,
+            Link::Http1 { rested: None, .. } => Connected::New,
+            Link::Http2(_) => Connected::Shared,
+        }
+    }
+}
+
 impl Exchange<'_> {
+    /// A moment as a request's steps have it: from its beginning.
+    fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
     /// Makes attempts until one ends the exchange.
     pub(super) async fn run(&self, inflow: &mut Inflow, mut caller: Caller<'_>, attempts: &mut Attempts) -> End {
         self.upstream.count_request();
         let mut replay = Replay::new(self.proxy.memory.extra(self.limits.max_buffered));
-        let mut next = None;
+        let mut next: Option<Lease> = None;
         let mut now = self.began;
         loop {
             let lease = match next.take() {
-                Some(lease) => lease,
-                None => match self.take(attempts) {
+                Some(lease) => {
+                    attempts.trail.moved(self.at(now), lease.endpoint().address());
+                    lease
+                }
+                None => match self.take(attempts, now) {
                     Some(lease) => lease,
                     None => match Box::pin(self.wait(inflow, caller.timer, attempts)).await {
                         Ok(lease) => {
                             now = clock::now();
+                            attempts.trail.granted(self.at(now), lease.endpoint().address());
                             lease
                         }
                         // What was sent in part is not here any more.
@@ -180,17 +216,22 @@ impl Exchange<'_> {
             attempts.made += 1;
             let mut failed = match self.link(lease, attempts, now).await {
                 Err(failed) => {
-                    attempts.waited += clock::now().saturating_duration_since(now);
+                    let ended = clock::now();
+                    attempts.waited += ended.saturating_duration_since(now);
+                    let whom = attempts.endpoints.last().copied();
+                    attempts.trail.failed(self.at(ended), whom, &failed.problem);
                     failed
                 }
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
                     attempts.replica = Some(address);
+                    attempts.trail.connected(self.at(now), address, link.kind());
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {
                             attempts.waited += failed.waited;
                             attempts.note(id, address);
+                            attempts.trail.failed(self.at(clock::now()), Some(address), &failed.problem);
                             failed
                         }
                     }

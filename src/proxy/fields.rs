@@ -117,6 +117,7 @@ pub(super) struct Fields {
     pub(super) te_trailers: bool,
     pub(super) probe: bool,
     pub(super) traceparent: Option<Span>,
+    pub(super) request_id: Option<Span>,
 }
 
 /// Fields that `Connection` may not take away: without them the request means something else.
@@ -163,6 +164,7 @@ impl Fields {
             te_trailers: false,
             probe: false,
             traceparent: None,
+            request_id: None,
         };
         let mut named = false;
         let mut at = start;
@@ -223,6 +225,7 @@ impl Fields {
             }
             10 if is("keep-alive") => self.hop.push(line.whole.clone()),
             11 if is("traceparent") => self.traceparent = Some(value),
+            12 if is("x-request-id") => self.request_id = Some(value),
             12 if is("content-type") => {
                 let begins =
                     |kind: &[u8]| bytes.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind));

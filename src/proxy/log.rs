@@ -19,21 +19,34 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 
 /// A request's target, with its query if the operator wants it.
 pub(super) fn target(target: &[u8], log_query: bool) -> String {
+    let mut text = String::new();
+    push_target(&mut text, target, log_query);
+    text
+}
+
+/// The same behind `text`: without an allocation where that has room, and the target is text.
+pub(super) fn push_target(text: &mut String, target: &[u8], log_query: bool) {
     let query = memchr::memchr(b'?', target).filter(|_| !log_query);
     let shown = &target[..query.unwrap_or(target.len())];
+    let mut room = LOGGED;
+    let mut push = |part: &[u8]| {
+        let part = &part[..part.len().min(room)];
+        room -= part.len();
+        text.push_str(&String::from_utf8_lossy(part));
+    };
     let authority = memchr::memmem::find(shown, b"://").map(|at| at + 3);
-    let mut text = match authority {
+    match authority {
         Some(start) => {
             let end = memchr::memchr(b'/', &shown[start..]).map_or(shown.len(), |length| start + length);
             let host = memchr::memrchr(b'@', &shown[start..end]).map_or(start, |at| start + at + 1);
-            excerpt(&[&shown[..start], &shown[host..]].concat())
+            push(&shown[..start]);
+            push(&shown[host..]);
         }
-        None => excerpt(shown),
-    };
+        None => push(shown),
+    }
     if query.is_some() {
         text.push_str("?…");
     }
-    text
 }
 
 /// One line for each request, for `RUST_LOG=debug`. Costs a look at a flag where it is off. `status` is 0 where the client
@@ -50,6 +63,7 @@ pub(super) fn request(
     if tracing::enabled!(Level::DEBUG) {
         tracing::debug!(
             upstream,
+            id = attempts.trail.name(),
             endpoint = attempts.replica.map(tracing::field::display),
             status,
             ?took,

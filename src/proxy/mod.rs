@@ -42,6 +42,7 @@ mod response;
 mod socket;
 mod syntax;
 mod timer;
+mod trail;
 mod transfer;
 mod tunnel;
 mod turn;
@@ -66,6 +67,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use trail::Trails;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -85,6 +87,8 @@ pub struct Proxy {
     metrics: Arc<ServerMetrics>,
     /// What requests hold.
     memory: memory::Memory,
+    /// The ways of the last requests.
+    trails: Trails,
     /// When a client that speaks another protocol was last logged.
     foreign: Occasion,
     /// When a probe of another Evenkeel was last logged.
@@ -103,8 +107,8 @@ pub struct Table {
 }
 
 impl Proxy {
-    /// A proxy that serves `table`.
-    pub fn new(table: Table) -> Arc<Self> {
+    /// A proxy that serves `table` on so many threads.
+    pub fn new(table: Table, workers: usize) -> Arc<Self> {
         Arc::new(Proxy {
             table: ArcSwap::from_pointee(table),
             draining: AtomicBool::new(false),
@@ -115,6 +119,7 @@ impl Proxy {
             started: clock::now(),
             metrics: Arc::default(),
             memory: memory::Memory::default(),
+            trails: Trails::new(workers),
             foreign: Occasion::default(),
             ring: Occasion::default(),
         })
@@ -181,6 +186,14 @@ impl Proxy {
     /// What is counted before a request has an upstream.
     pub fn metrics(&self) -> &Arc<ServerMetrics> {
         &self.metrics
+    }
+
+    /// What is known of the requests that are called so, or of the last one that ended, in words.
+    pub fn explain(&self, name: Option<&str>) -> Option<String> {
+        match name {
+            Some(name) => self.trails.explain(name),
+            None => self.trails.explain_last(),
+        }
     }
 
     /// Milliseconds since the start.

@@ -176,6 +176,11 @@ impl<'a> RequestHead<'a> {
         self.fields.traceparent.clone().map(|span| &self.raw[span])
     }
 
+    /// What its client calls it.
+    pub(super) fn request_id(&self) -> Option<&[u8]> {
+        self.fields.request_id.clone().map(|span| &self.raw[span])
+    }
+
     /// The head as the replica gets it.
     pub(super) fn write(&self, rewrite: &Rewrite<'_>, out: &mut Vec<u8>) {
         out.clear();

@@ -6,6 +6,7 @@ use super::exchange::{Attempts, Caller, End, Exchange};
 use super::inflow::Inflow;
 use super::log;
 use super::request::{RequestHead, Rewrite};
+use super::trail::Ended;
 use super::{Proxy, Table};
 use crate::clock;
 use crate::config::OnFailure;
@@ -76,22 +77,27 @@ impl Turn<'_> {
         let deadline = head.grpc_timeout().and_then(|within| began.checked_add(within));
         let exchange = Exchange { upstream, config, limits, head, request: self.request, proxy, began, deadline, peer };
         let caller = self.caller.reborrow();
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(proxy.trails.begin());
         let end = exchange.run(inflow, caller, &mut attempts).await;
         let failed = match &end {
-            End::Problem(problem) if problem.is_upstream() => Some(problem),
-            End::Cut(problem) => problem.as_ref(),
+            End::Problem(problem) if problem.is_upstream() => Some(problem.clone()),
+            End::Cut(problem) => problem.clone(),
             _ => None,
         };
-        if let Some(problem) = failed {
+        attempts.trail.describe(head, limits.log_query);
+        let unusable = failed.as_ref().and_then(|problem| {
             upstream.metrics().failures.add(problem.token());
             let failure = self.failure(problem, head, &attempts, began, limits.log_query);
-            upstream.failures().add(upstream.name(), failure, || upstream.explain_unusable());
-        }
+            upstream.failures().add(upstream.name(), failure, || upstream.explain_unusable())
+        });
+        let (client, answered) = (self.peer, attempts.status);
         let ended = |status: u16| {
             let took = clock::now().saturating_duration_since(began);
             upstream.metrics().request(worker::index(), status, took);
-            log::request(upstream.name(), self.peer, head, limits.log_query, status, took, &attempts);
+            log::request(upstream.name(), client, head, limits.log_query, status, took, &attempts);
+            let Attempts { trail, waited, .. } = attempts;
+            let upstream = upstream.name().clone();
+            proxy.trails.end(trail, Ended { upstream, client, began, took, waited, status, problem: failed, unusable });
         };
         let closes = config.on_failure == OnFailure::Close;
         match end {
@@ -108,7 +114,7 @@ impl Turn<'_> {
             }
             End::Rerouted => End::Rerouted,
             end => {
-                ended(attempts.status);
+                ended(answered);
                 end
             }
         }
@@ -126,6 +132,7 @@ impl Turn<'_> {
         let at = clock::now();
         Failure {
             at,
+            id: attempts.trail.name(),
             took: at.saturating_duration_since(began),
             problem: problem.clone(),
             endpoints: attempts.endpoints.clone(),

@@ -15,8 +15,10 @@ const MIN_WAIT: Duration = Duration::from_millis(250);
 
 impl Exchange<'_> {
     /// An endpoint for this request, if there is one at once.
-    pub(super) fn take(&self, attempts: &Attempts) -> Option<Lease> {
-        self.upstream.admit(&attempts.tried)
+    pub(super) fn take(&self, attempts: &mut Attempts, now: Instant) -> Option<Lease> {
+        let lease = self.upstream.admit(&attempts.tried, attempts.trail.seen())?;
+        attempts.trail.picked(now.saturating_duration_since(self.began), lease.endpoint().address());
+        Some(lease)
     }
 
     /// An endpoint for this request, in its turn.

@@ -31,11 +31,12 @@ async fn a_panic_in_one_request_ends_that_one_only() {
     // The second upstream does not exist: whoever asks for it makes the request's task panic.
     let route =
         |upstream, prefix: &str| Route { upstream, host: None, path_prefix: Some(prefix.into()), strip_prefix: false };
-    let proxy = Proxy::new(Table {
+    let table = Table {
         server: config.server.clone(),
         router: Router::new(&[route(1, "/panic"), route(0, "/fine")]),
         upstreams: vec![(nobody, Arc::new(quick))],
-    });
+    };
+    let proxy = Proxy::new(table, 1);
     let listener = Bound::new("127.0.0.1:0".parse().unwrap(), true, 1, false).unwrap().listen().unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let limit = ConnectionLimit::new(10);

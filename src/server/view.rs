@@ -71,6 +71,10 @@ impl Source for Live {
         &self.history
     }
 
+    fn why(&self, id: Option<&str>) -> Option<String> {
+        self.proxy().explain(id)
+    }
+
     fn obey(&self, verb: &Verb, who: &str) -> Result<Done, String> {
         order::obey(&self.proxy().table().upstreams, verb, who)
     }
@@ -121,6 +125,7 @@ fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -
 fn failed(failure: &Failure, now: Instant) -> FailedRequest {
     FailedRequest {
         seconds_ago: ago(failure.at, now),
+        id: failure.id.clone(),
         reason: failure.problem.token().to_owned(),
         text: failure.problem.text().to_owned(),
         endpoints: failure.endpoints.iter().map(ToString::to_string).collect(),

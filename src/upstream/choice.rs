@@ -1,8 +1,16 @@
-//! What the next request would be given, for the operator: the very candidates, counts and rule that requests use.
+//! What the next request would be given, and what the last ones met, for the operator: the very candidates, counts and rule
+//! that requests use.
 
 use super::Upstream;
 use crate::pool::{self, Bound, Candidate};
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
+
+/// Candidates that are kept of one pick …
+const OF_ONE: usize = 8;
+/// … and of all picks of one request, beyond which a pick is kept without them.
+const OF_ALL: usize = 32;
 
 /// A candidate as the next request would meet it.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,8 +19,54 @@ pub struct Choice {
     pub candidate: Candidate,
     /// Requests it has.
     pub in_flight: u32,
-    /// Whether the next request may go to it: no other has a lower score and room.
+    /// Whether the next request may go to it, as no other has a lower score and room; or whether it did.
     pub next: bool,
+}
+
+/// The candidates that a request's picks met, those of one pick behind those of the one before.
+#[derive(Debug, Default)]
+pub struct Seen {
+    choices: Vec<Choice>,
+    last: Range<usize>,
+    candidates: usize,
+}
+
+impl Seen {
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.choices.clear();
+    }
+
+    /// Of all picks.
+    pub fn choices(&self) -> &[Choice] {
+        &self.choices
+    }
+
+    /// Those of them that are the last pick's.
+    pub fn of_last(&self) -> Range<usize> {
+        self.last.clone()
+    }
+
+    /// How many there were at the last pick.
+    pub fn candidates(&self) -> usize {
+        self.candidates
+    }
+
+    /// Adds those of a pick that chose `best`: that one and its neighbours.
+    pub(super) fn add(&mut self, candidates: &[Candidate], counts: &[Cell<u32>], best: usize) {
+        let first = self.choices.len();
+        if first < OF_ALL {
+            let from = best.min(candidates.len().saturating_sub(OF_ONE));
+            let seen = candidates.iter().zip(counts).enumerate().skip(from).take(OF_ONE);
+            self.choices.extend(seen.map(|(index, (candidate, in_flight))| Choice {
+                candidate: candidate.clone(),
+                in_flight: in_flight.get(),
+                next: index == best,
+            }));
+        }
+        self.last = first..self.choices.len();
+        self.candidates = candidates.len();
+    }
 }
 
 impl Upstream {

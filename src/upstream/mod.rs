@@ -28,7 +28,7 @@ use crate::pool::{Bound, Candidate, EndpointId, Event, Health, Load, Outcome, Po
 use crate::worker;
 use arc_swap::ArcSwap;
 pub use check::Fate;
-pub use choice::Choice;
+pub use choice::{Choice, Seen};
 use event_log::EventLog;
 pub use lease::{Endpoint, Lease};
 use parking_lot::Mutex;
@@ -249,11 +249,14 @@ impl Upstream {
     ///
     /// A cold pool takes more than its windows allow as long as nobody waits: such load would have come without a proxy,
     /// too. What windows hold back is a backlog.
-    pub fn admit(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
+    ///
+    /// `seen` is told of the candidates that were met.
+    pub fn admit(self: &Arc<Self>, tried: &[EndpointId], seen: &mut Seen) -> Option<Lease> {
         if !self.queue.is_empty() {
             return None;
         }
-        self.acquire(tried).or_else(|| self.acquire_any(tried, Bound::Ceiling))
+        let window = self.acquire_any(tried, Bound::Window, Some(seen));
+        window.or_else(|| self.acquire_any(tried, Bound::Ceiling, Some(seen)))
     }
 
     /// Joins the queue, if it has room: no more than `max_waiting` wait, and those whose caller has the most leave for one
@@ -265,7 +268,7 @@ impl Upstream {
         max_waiting: usize,
     ) -> Result<Ticket, Refusal> {
         if self.queue.len() >= max_waiting {
-            self.queue.serve_one(|tried| self.acquire_any(tried, Bound::Ceiling));
+            self.queue.serve_one(|tried| self.acquire_any(tried, Bound::Ceiling, None));
         }
         let ticket = self.queue.enqueue(caller, tried, max_waiting)?;
         self.serve_queue();
@@ -274,7 +277,7 @@ impl Upstream {
 
     /// Takes the best endpoint for a request that has waited for as long as it may, whatever windows say.
     pub fn acquire_at_last(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
-        self.acquire_any(tried, Bound::Ceiling)
+        self.acquire_any(tried, Bound::Ceiling, None)
     }
 
     /// Requests that wait for a replica.
@@ -284,20 +287,20 @@ impl Upstream {
 
     /// Takes the best endpoint for one request: not one of `tried` while there is another.
     pub fn acquire(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
-        self.acquire_any(tried, Bound::Window)
+        self.acquire_any(tried, Bound::Window, None)
     }
 
     /// Takes the best endpoint that is none of `tried`.
     pub fn acquire_other(self: &Arc<Self>, tried: &[EndpointId]) -> Option<Lease> {
-        self.acquire_within(tried, Bound::Window)
+        self.acquire_within(tried, Bound::Window, None)
     }
 
-    fn acquire_any(self: &Arc<Self>, tried: &[EndpointId], bound: Bound) -> Option<Lease> {
-        let lease = self.acquire_within(tried, bound);
-        if lease.is_none() && !tried.is_empty() { self.acquire_within(&[], bound) } else { lease }
+    fn acquire_any(self: &Arc<Self>, tried: &[EndpointId], bound: Bound, mut met: Option<&mut Seen>) -> Option<Lease> {
+        let lease = self.acquire_within(tried, bound, met.as_deref_mut());
+        if lease.is_none() && !tried.is_empty() { self.acquire_within(&[], bound, met) } else { lease }
     }
 
-    fn acquire_within(self: &Arc<Self>, tried: &[EndpointId], bound: Bound) -> Option<Lease> {
+    fn acquire_within(self: &Arc<Self>, tried: &[EndpointId], bound: Bound, met: Option<&mut Seen>) -> Option<Lease> {
         thread_local! {
             /// The counts that the pick saw, to notice whom another thread took meanwhile.
             static SEEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
@@ -308,7 +311,12 @@ impl Upstream {
             seen.resize(candidates.len(), 0);
             let seen = Cell::from_mut(seen.as_mut_slice()).as_slice_of_cells();
             let count = |i: usize| endpoints[i].count();
-            worker::with_rng(|rng| take::take(candidates, bound, count, |id| tried.contains(&id), seen, rng))
+            let taken =
+                worker::with_rng(|rng| take::take(candidates, bound, count, |id| tried.contains(&id), seen, rng))?;
+            if let Some(met) = met {
+                met.add(candidates, seen, taken.0);
+            }
+            Some(taken)
         })?;
         let cold = candidates[best].limit < *full || candidates[best].trial;
         Some(Lease::new(self, &endpoints[best], candidates[best].load(before), cold))

@@ -70,6 +70,7 @@ mod swarm;
 mod unproven;
 mod uploads;
 mod verbs;
+mod why;
 
 use std::io::Write;
 use std::process::Command;

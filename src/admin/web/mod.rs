@@ -11,6 +11,7 @@ pub(super) use feed::Feed;
 use super::headline::{Headline, Level, share};
 use super::history::{History, Past};
 use super::status::{ENVIRONMENT, EndpointStatus, Occurrence, Status, UpstreamStatus};
+use super::why;
 use super::wording::{age, count, grouped, latency};
 use crate::clock;
 use maud::{DOCTYPE, Markup, html};
@@ -24,7 +25,7 @@ pub(super) const SCRIPT: &str = include_str!("page.js");
 /// What its browser may load: nothing from elsewhere, and no script or style but these two. What clients write into their
 /// requests' targets is escaped, and would not run if it were not.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-                                 img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                                 img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Replicas, failed requests and events that are shown of each upstream.
 const REPLICAS: usize = 50;
@@ -52,6 +53,11 @@ pub(super) fn page(status: &Status, history: &History, at: Option<u64>) -> Strin
                 }
                 main #now data-fixed[at.is_some()] { (body(status, history, at)) }
                 footer {
+                    form action="why" {
+                        label for="id" { "Why did a request go where it went? Its X-Request-Id, trace, or id in the log: " }
+                        input #id name="id" size="36" autocomplete="off";
+                        button { "Why" } " " a href="why" { "the last one" }
+                    }
                     "Keys on a chart: ← and → choose a time, Esc returns to the present. The same as text: "
                     a href="status" { "/status" } ", " a href="metrics" { "/metrics" } "."
                 }
@@ -236,7 +242,7 @@ fn failures(upstream: &UpstreamStatus) -> Markup {
                         tr {
                             td { (age(failure.seconds_ago)) }
                             th scope="row" { (failure.method) " " (excerpt(&failure.target)) }
-                            td.text { (failure.text) }
+                            td.text { (failure.text) " " a href=(why::link(&failure.id)) { "why" } }
                             td.text {
                                 @if failure.endpoints.is_empty() { "nobody" } @else { (failure.endpoints.join(", ")) }
                                 @if let Some(why) = &failure.unusable { "; " (why) }

@@ -91,44 +91,48 @@ async fn serve() {
 
     // Each connection holds a receiver; when all are gone, everything is answered.
     let (leaving, stay) = watch::channel(false);
+    let serve = |stream: TcpStream| {
+        let _ = stream.set_nodelay(true);
+        let (replica, mut stay) = (replica.clone(), stay.clone());
+        replica.connections.set(replica.connections.get() + 1);
+        tokio::task::spawn_local(async move {
+            let ours = replica.clone();
+            let service = service_fn(move |request| ours.clone().answer(request));
+            if speaks_http2(&stream).await {
+                let connection = hyper::server::conn::http2::Builder::new(Local)
+                    .max_concurrent_streams(STREAMS)
+                    .serve_connection(TokioIo::new(stream), service);
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    _ = stay.wait_for(|leaving| *leaving) => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = connection.await;
+                    }
+                }
+                replica.connections.set(replica.connections.get() - 1);
+                return;
+            }
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            let mut connection = pin!(connection);
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                _ = stay.wait_for(|leaving| *leaving) => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            replica.connections.set(replica.connections.get() - 1);
+        });
+    };
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let _ = stream.set_nodelay(true);
-                let (replica, mut stay) = (replica.clone(), stay.clone());
-                replica.connections.set(replica.connections.get() + 1);
-                tokio::task::spawn_local(async move {
-                    let ours = replica.clone();
-                    let service = service_fn(move |request| ours.clone().answer(request));
-                    if speaks_http2(&stream).await {
-                        let connection = hyper::server::conn::http2::Builder::new(Local)
-                            .max_concurrent_streams(STREAMS)
-                            .serve_connection(TokioIo::new(stream), service);
-                        let mut connection = pin!(connection);
-                        tokio::select! {
-                            _ = connection.as_mut() => {}
-                            _ = stay.wait_for(|leaving| *leaving) => {
-                                connection.as_mut().graceful_shutdown();
-                                let _ = connection.await;
-                            }
-                        }
-                        replica.connections.set(replica.connections.get() - 1);
-                        return;
-                    }
-                    let connection = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .with_upgrades();
-                    let mut connection = pin!(connection);
-                    tokio::select! {
-                        _ = connection.as_mut() => {}
-                        _ = stay.wait_for(|leaving| *leaving) => {
-                            connection.as_mut().graceful_shutdown();
-                            let _ = connection.await;
-                        }
-                    }
-                    replica.connections.set(replica.connections.get() - 1);
-                });
+                if let Ok((stream, _)) = accepted {
+                    serve(stream);
+                }
             }
             () = terminated(&mut term) => {
                 if on_term == "graceful" {
@@ -136,6 +140,12 @@ async fn serve() {
                 }
             }
         }
+    }
+    // What the kernel has accepted is this process's, too.
+    let listener = listener.into_std().expect("an open socket");
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true).expect("an open socket");
+        serve(TcpStream::from_std(stream).expect("an open socket"));
     }
     drop((listener, stay));
     let _ = leaving.send(true);

@@ -1,0 +1,324 @@
+//! Why a request went where it went: what each of the last requests met, step by step.
+//!
+//! A request writes its steps into a [`Trail`] of its own, which is swapped at its end for the oldest one of its worker's
+//! ring: once the ring is full, nothing is allocated and nothing copied. Each ring is locked by its own thread alone, but
+//! for the moments in which the operator asks.
+
+mod explanation;
+
+use super::answer::Problem;
+use super::log;
+use super::request::RequestHead;
+use crate::clock;
+use crate::upstream::Seen;
+use crate::worker;
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Requests that are remembered, whatever became of them, over all workers.
+const REMEMBERED: usize = 1024;
+
+/// Failed requests that are remembered beside them, …
+const FAILED: usize = 1024;
+
+/// … for so long.
+const FAILED_FOR: Duration = Duration::from_secs(3600);
+
+/// Steps of one request. One that is repeated as often as it may be takes about four for each attempt.
+const STEPS: usize = 32;
+
+/// Bytes of a field that may name a request. A UUID has 36, a `traceparent` 55.
+const NAME: usize = 128;
+
+/// Trails that lie ready on each thread: a request holds one for as long as it runs.
+const SPARE: usize = 64;
+
+/// Requests that one question may find: clients repeat requests, and a trace has many.
+const FOUND: usize = 20;
+
+/// One request's way.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    id: Id,
+    steps: Vec<Step>,
+    seen: Seen,
+    ended: Option<Ended>,
+    /// `METHOD target`, as the log may show it.
+    line: String,
+    /// Its own `X-Request-Id`, and its `traceparent`; empty: it has none.
+    request_id: String,
+    traceparent: String,
+}
+
+/// A request's number in this process: what the log calls it if it brings no name of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Id {
+    process: u32,
+    worker: usize,
+    number: u64,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    /// The name of its upstream.
+    pub(super) upstream: Arc<str>,
+    /// From whom it came.
+    pub(super) client: SocketAddr,
+    /// When its head was there.
+    pub(super) began: Instant,
+    /// From then to its end.
+    pub(super) took: Duration,
+    /// How long of that it waited for a replica or a connection.
+    pub(super) waited: Duration,
+    /// What its client was told; 0: nothing.
+    pub(super) status: u16,
+    /// Why no replica answered it whole.
+    pub(super) problem: Option<Problem>,
+    /// Why replicas got no requests then.
+    pub(super) unusable: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    /// From the request's beginning.
+    at: Duration,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    /// One was picked; of the candidates, [`Trail::seen`] has those of this range.
+    Picked { address: SocketAddr, seen: Range<usize>, candidates: usize },
+    /// It had waited in the queue until this one had room.
+    Granted(SocketAddr),
+    /// Another took it over from one that said nothing.
+    Moved(SocketAddr),
+    /// It has a connection to this one.
+    Connected(SocketAddr, Connected),
+    /// It failed, there or before it was anywhere.
+    Failed(Option<SocketAddr>, Problem),
+}
+
+/// What a request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connected {
+    /// A connection that carried requests before.
+    Kept,
+    /// One of its own.
+    New,
+    /// One that carries other requests, too.
+    Shared,
+}
+
+impl Trail {
+    /// Where the candidates of the next pick go.
+    pub(super) fn seen(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
+    /// It was picked among those that were just seen.
+    pub(super) fn picked(&mut self, at: Duration, address: SocketAddr) {
+        let seen = self.seen.of_last();
+        self.step(at, What::Picked { address, seen, candidates: self.seen.candidates() });
+    }
+
+    /// It waited, and got this one.
+    pub(super) fn granted(&mut self, at: Duration, address: SocketAddr) {
+        self.step(at, What::Granted(address));
+    }
+
+    /// It moved on to this one.
+    pub(super) fn moved(&mut self, at: Duration, address: SocketAddr) {
+        self.step(at, What::Moved(address));
+    }
+
+    /// It has a connection to this one.
+    pub(super) fn connected(&mut self, at: Duration, address: SocketAddr, connected: Connected) {
+        self.step(at, What::Connected(address, connected));
+    }
+
+    /// An attempt failed, at `address` if it was at anybody's.
+    pub(super) fn failed(&mut self, at: Duration, address: Option<SocketAddr>, problem: &Problem) {
+        self.step(at, What::Failed(address, problem.clone()));
+    }
+
+    /// What it is called: its own name, or its number.
+    pub(super) fn name(&self) -> String {
+        if self.request_id.is_empty() { self.id.to_string() } else { self.request_id.clone() }
+    }
+
+    /// Notes what it asks, as the log may show it, and the names that it brings.
+    pub(super) fn describe(&mut self, head: &RequestHead<'_>, log_query: bool) {
+        let names = [(&mut self.request_id, head.request_id()), (&mut self.traceparent, head.traceparent())];
+        for (text, bytes) in names {
+            text.clear();
+            text.push_str(&lossy(bytes.unwrap_or_default()));
+        }
+        self.line.clear();
+        self.line.push_str(&lossy(head.method()));
+        self.line.push(' ');
+        log::push_target(&mut self.line, head.target(), log_query);
+    }
+
+    fn step(&mut self, at: Duration, what: What) {
+        if self.steps.len() < STEPS {
+            self.steps.push(Step { at, what });
+        }
+    }
+
+    fn ended_at(&self) -> Option<Instant> {
+        self.ended.as_ref().map(|ended| ended.began + ended.took)
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        // RFC 9110 has no rule for the values of either; a trace is meant by its own part, too (W3C Trace Context 3.2.2).
+        let trace = self.traceparent.split('-').nth(1).unwrap_or_default();
+        !name.is_empty() && (name == self.request_id || name == self.traceparent || name == trace || self.id.is(name))
+    }
+
+    fn reset(&mut self) {
+        self.steps.clear();
+        self.seen.clear();
+        self.ended = None;
+    }
+}
+
+/// Of a field's value, what is kept. Without an allocation where it is text, as it is.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(NAME)])
+}
+
+impl Id {
+    fn is(self, name: &str) -> bool {
+        let mut parts = name.split('-');
+        let mut next = |radix| parts.next().and_then(|part| u64::from_str_radix(part, radix).ok());
+        (next(16), next(10), next(10)) == (Some(self.process.into()), Some(self.worker as u64), Some(self.number))
+            && parts.next().is_none()
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}-{}", self.process, self.worker, self.number)
+    }
+}
+
+/// The ways of the last requests.
+#[derive(Debug)]
+pub(super) struct Trails {
+    /// Part of each number: those of the process before, in its log, are not taken for ours.
+    process: u32,
+    rings: Box<[Ring]>,
+    failed: Mutex<VecDeque<Box<Trail>>>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    begun: AtomicU64,
+    /// Oldest first.
+    ended: Mutex<VecDeque<Box<Trail>>>,
+    capacity: usize,
+}
+
+thread_local! {
+    /// In boxes, so that a request's future stays small and a ring moves pointers.
+    #[allow(clippy::vec_box)]
+    static TRAILS: RefCell<Vec<Box<Trail>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Trails {
+    /// For so many workers.
+    pub(super) fn new(workers: usize) -> Self {
+        let workers = workers.max(1);
+        let ring =
+            || Ring { begun: AtomicU64::new(0), ended: Mutex::default(), capacity: REMEMBERED.div_ceil(workers) };
+        Trails {
+            process: worker::with_rng(|rng| rng.u32(..)),
+            rings: (0..workers).map(|_| ring()).collect(),
+            failed: Mutex::default(),
+        }
+    }
+
+    fn ring(&self, worker: usize) -> &Ring {
+        &self.rings[worker.min(self.rings.len() - 1)]
+    }
+
+    /// For a request that begins.
+    pub(super) fn begin(&self) -> Box<Trail> {
+        let mut trail = TRAILS.with_borrow_mut(Vec::pop).unwrap_or_default();
+        trail.reset();
+        let worker = worker::index();
+        let number = self.ring(worker).begun.fetch_add(1, Ordering::Relaxed);
+        trail.id = Id { process: self.process, worker, number };
+        trail
+    }
+
+    /// Remembers a request that is over.
+    pub(super) fn end(&self, mut trail: Box<Trail>, ended: Ended) {
+        let failed = ended.problem.is_some();
+        trail.ended = Some(ended);
+        if failed {
+            self.remember_failed(trail);
+            return;
+        }
+        let ring = self.ring(worker::index());
+        let oldest = {
+            let mut ended = ring.ended.lock();
+            let oldest = if ended.len() >= ring.capacity { ended.pop_front() } else { None };
+            ended.push_back(trail);
+            oldest
+        };
+        if let Some(oldest) = oldest {
+            TRAILS.with_borrow_mut(|spare| {
+                if spare.len() < SPARE {
+                    spare.push(oldest);
+                }
+            });
+        }
+    }
+
+    fn remember_failed(&self, trail: Box<Trail>) {
+        let mut failed = self.failed.lock();
+        let now = clock::now();
+        let is_old = |trail: &Trail| trail.ended_at().is_some_and(|at| now.saturating_duration_since(at) > FAILED_FOR);
+        while failed.len() >= FAILED || failed.front().is_some_and(|oldest| is_old(oldest)) {
+            failed.pop_front();
+        }
+        failed.push_back(trail);
+    }
+
+    /// What is known of the requests that are called so, newest first, in words. `None`: nothing.
+    pub(super) fn explain(&self, name: &str) -> Option<String> {
+        self.explain_those(FOUND, |trail| trail.is_called(name))
+    }
+
+    /// What is known of the last request that ended.
+    pub(super) fn explain_last(&self) -> Option<String> {
+        self.explain_those(1, |_| true)
+    }
+
+    fn explain_those(&self, most: usize, wanted: impl Fn(&Trail) -> bool) -> Option<String> {
+        let now = clock::now();
+        let mut found: Vec<(Instant, String)> = Vec::new();
+        let rings = self.rings.iter().map(|ring| &ring.ended).chain([&self.failed]);
+        for ring in rings {
+            let ring = ring.lock();
+            let those = ring.iter().rev().filter(|trail| wanted(trail)).take(most);
+            found.extend(those.filter_map(|trail| Some((trail.ended_at()?, trail.explain(now)?))));
+        }
+        found.sort_by_key(|(at, _)| Reverse(*at));
+        found.truncate(most);
+        let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
+        (!texts.is_empty()).then(|| texts.join("\n"))
+    }
+}
