@@ -182,11 +182,6 @@ impl Link {
 }
 
 impl Exchange<'_> {
-    /// A moment as a request's steps have it: from its beginning.
-    fn at(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
-    }
-
     /// Makes attempts until one ends the exchange.
     pub(super) async fn run(&self, inflow: &mut Inflow, mut caller: Caller<'_>, attempts: &mut Attempts) -> End {
         self.upstream.count_request();
@@ -196,7 +191,7 @@ impl Exchange<'_> {
         loop {
             let lease = match next.take() {
                 Some(lease) => {
-                    attempts.trail.moved(self.at(now), lease.endpoint().address());
+                    attempts.trail.moved(now, lease.endpoint().address());
                     lease
                 }
                 None => match self.take(attempts, now) {
@@ -204,7 +199,7 @@ impl Exchange<'_> {
                     None => match Box::pin(self.wait(inflow, caller.timer, attempts)).await {
                         Ok(lease) => {
                             now = clock::now();
-                            attempts.trail.granted(self.at(now), lease.endpoint().address());
+                            attempts.trail.granted(now, lease.endpoint().address());
                             lease
                         }
                         // What was sent in part is not here any more.
@@ -219,19 +214,19 @@ impl Exchange<'_> {
                     let ended = clock::now();
                     attempts.waited += ended.saturating_duration_since(now);
                     let whom = attempts.endpoints.last().copied();
-                    attempts.trail.failed(self.at(ended), whom, &failed.problem);
+                    attempts.trail.failed(ended, whom, &failed.problem);
                     failed
                 }
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
                     attempts.replica = Some(address);
-                    attempts.trail.connected(self.at(now), address, link.kind());
+                    attempts.trail.connected(now, address, link.kind());
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {
                             attempts.waited += failed.waited;
                             attempts.note(id, address);
-                            attempts.trail.failed(self.at(clock::now()), Some(address), &failed.problem);
+                            attempts.trail.failed(clock::now(), Some(address), &failed.problem);
                             failed
                         }
                     }

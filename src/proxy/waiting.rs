@@ -17,7 +17,7 @@ impl Exchange<'_> {
     /// An endpoint for this request, if there is one at once.
     pub(super) fn take(&self, attempts: &mut Attempts, now: Instant) -> Option<Lease> {
         let lease = self.upstream.admit(&attempts.tried, attempts.trail.seen())?;
-        attempts.trail.picked(now.saturating_duration_since(self.began), lease.endpoint().address());
+        attempts.trail.picked(now, lease.endpoint().address());
         Some(lease)
     }
 

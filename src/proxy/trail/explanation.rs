@@ -14,16 +14,20 @@ impl Trail {
         let ended = self.ended.as_ref()?;
         let mut text = String::new();
         let ago = age(now.saturating_duration_since(ended.began + ended.took).as_secs_f64());
-        let _ = writeln!(text, "{} from {} to {}, {ago} ago", self.line, ended.client, ended.upstream);
+        let _ = writeln!(text, "{} from {} to {}, {ago} ago", super::text(&self.line), ended.client, ended.upstream);
         let names = [("X-Request-Id", &self.request_id), ("traceparent", &self.traceparent)];
         let _ = write!(text, "id {}", self.id);
         for (field, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
-            let _ = write!(text, ", {field} {name}");
+            let _ = write!(text, ", {field} {}", super::text(name));
         }
         text.push_str("\n\n");
         let mut picked = None;
         for step in &self.steps {
-            line(&mut text, step.at, &self.describe_step(&step.what, &mut picked));
+            line(
+                &mut text,
+                step.at.saturating_duration_since(ended.began),
+                &self.describe_step(&step.what, &mut picked),
+            );
             if let What::Picked { address, seen, candidates } = &step.what {
                 self.table(&mut text, *address, &self.seen.choices()[seen.clone()], *candidates);
             }

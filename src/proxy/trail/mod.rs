@@ -52,11 +52,11 @@ pub(super) struct Trail {
     steps: Vec<Step>,
     seen: Seen,
     ended: Option<Ended>,
-    /// `METHOD target`, as the log may show it.
-    line: String,
+    /// `METHOD target`, as the log may show it. Bytes, as the rest: only who asks needs text.
+    line: Vec<u8>,
     /// Its own `X-Request-Id`, and its `traceparent`; empty: it has none.
-    request_id: String,
-    traceparent: String,
+    request_id: Vec<u8>,
+    traceparent: Vec<u8>,
 }
 
 /// A request's number in this process: what the log calls it if it brings no name of its own.
@@ -90,8 +90,7 @@ pub(super) struct Ended {
 
 #[derive(Clone, Debug)]
 struct Step {
-    /// From the request's beginning.
-    at: Duration,
+    at: Instant,
     what: What,
 }
 
@@ -127,50 +126,52 @@ impl Trail {
     }
 
     /// It was picked among those that were just seen.
-    pub(super) fn picked(&mut self, at: Duration, address: SocketAddr) {
+    pub(super) fn picked(&mut self, at: Instant, address: SocketAddr) {
         let seen = self.seen.of_last();
         self.step(at, What::Picked { address, seen, candidates: self.seen.candidates() });
     }
 
     /// It waited, and got this one.
-    pub(super) fn granted(&mut self, at: Duration, address: SocketAddr) {
+    pub(super) fn granted(&mut self, at: Instant, address: SocketAddr) {
         self.step(at, What::Granted(address));
     }
 
     /// It moved on to this one.
-    pub(super) fn moved(&mut self, at: Duration, address: SocketAddr) {
+    pub(super) fn moved(&mut self, at: Instant, address: SocketAddr) {
         self.step(at, What::Moved(address));
     }
 
     /// It has a connection to this one.
-    pub(super) fn connected(&mut self, at: Duration, address: SocketAddr, connected: Connected) {
+    pub(super) fn connected(&mut self, at: Instant, address: SocketAddr, connected: Connected) {
         self.step(at, What::Connected(address, connected));
     }
 
     /// An attempt failed, at `address` if it was at anybody's.
-    pub(super) fn failed(&mut self, at: Duration, address: Option<SocketAddr>, problem: &Problem) {
+    pub(super) fn failed(&mut self, at: Instant, address: Option<SocketAddr>, problem: &Problem) {
         self.step(at, What::Failed(address, problem.clone()));
     }
 
     /// What it is called: its own name, or its number.
     pub(super) fn name(&self) -> String {
-        if self.request_id.is_empty() { self.id.to_string() } else { self.request_id.clone() }
+        if self.request_id.is_empty() { self.id.to_string() } else { text(&self.request_id).into_owned() }
     }
 
     /// Notes what it asks, as the log may show it, and the names that it brings.
     pub(super) fn describe(&mut self, head: &RequestHead<'_>, log_query: bool) {
         let names = [(&mut self.request_id, head.request_id()), (&mut self.traceparent, head.traceparent())];
         for (text, bytes) in names {
+            let bytes = bytes.unwrap_or_default();
             text.clear();
-            text.push_str(&lossy(bytes.unwrap_or_default()));
+            text.extend_from_slice(&bytes[..bytes.len().min(NAME)]);
         }
+        let method = head.method();
         self.line.clear();
-        self.line.push_str(&lossy(head.method()));
-        self.line.push(' ');
+        self.line.extend_from_slice(&method[..method.len().min(NAME)]);
+        self.line.push(b' ');
         log::push_target(&mut self.line, head.target(), log_query);
     }
 
-    fn step(&mut self, at: Duration, what: What) {
+    fn step(&mut self, at: Instant, what: What) {
         if self.steps.len() < STEPS {
             self.steps.push(Step { at, what });
         }
@@ -182,8 +183,10 @@ impl Trail {
 
     fn is_called(&self, name: &str) -> bool {
         // RFC 9110 has no rule for the values of either; a trace is meant by its own part, too (W3C Trace Context 3.2.2).
-        let trace = self.traceparent.split('-').nth(1).unwrap_or_default();
-        !name.is_empty() && (name == self.request_id || name == self.traceparent || name == trace || self.id.is(name))
+        let traceparent = text(&self.traceparent);
+        let trace = traceparent.split('-').nth(1).unwrap_or_default();
+        let names = [&text(&self.request_id), &traceparent, trace];
+        !name.is_empty() && (names.contains(&name) || self.id.is(name))
     }
 
     fn reset(&mut self) {
@@ -193,9 +196,8 @@ impl Trail {
     }
 }
 
-/// Of a field's value, what is kept. Without an allocation where it is text, as it is.
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(NAME)])
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }
 
 impl Id {
