@@ -1,11 +1,11 @@
 //! A worker's loop: accepts connections, and has each served once the limit permits it.
 
+use super::acceptor::Acceptor;
 use super::drain::Orders;
 use super::takeover::LOOK_FOR_MIGRATED;
 use crate::clock;
 use crate::exhaustion::is_exhaustion;
 use crate::proxy::{Admission, ConnectionLimit, Permit, Proxy};
-use socket2::SockRef;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     limit: Arc<ConnectionLimit>,
     mut orders: Orders,
 ) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+    let Ok(mut listener) = Acceptor::new(listener) else {
         return;
     };
     let mut sweep = interval(SWEEP);
@@ -60,7 +60,7 @@ pub(super) async fn serve(
             // Lazily: a disabled branch is built all the same.
             () = async { sleep(LOOK).await }, if waiting.is_some() => limit.make_room(proxy.millis()),
             _ = look.tick(), if reuse_port && waiting.is_none() => {
-                if let Some((stream, peer)) = accept_at_once(SockRef::from(&listener)) {
+                if let Some((stream, peer)) = listener.accept_at_once() {
                     waiting = Connection::new(&proxy, stream, peer).admit(&limit);
                     look.reset_immediately();
                 }
@@ -81,21 +81,13 @@ pub(super) async fn serve(
         newcomer.serve_in_time(&limit);
     }
     // Asked of the kernel itself, so that nothing lies between its last word and the close.
-    if let Ok(listener) = listener.into_std() {
-        while let Some((stream, peer)) = accept_at_once(SockRef::from(&listener)) {
-            if let Some(newcomer) = Connection::new(&proxy, stream, peer).admit(&limit) {
-                newcomer.serve_in_time(&limit);
-            }
+    while let Some((stream, peer)) = listener.accept_at_once() {
+        if let Some(newcomer) = Connection::new(&proxy, stream, peer).admit(&limit) {
+            newcomer.serve_in_time(&limit);
         }
     }
+    drop(listener);
     orders.closed().await;
-}
-
-/// A connection that is there now, whether or not the runtime was told of it.
-fn accept_at_once(listener: SockRef<'_>) -> Option<(TcpStream, SocketAddr)> {
-    let (socket, peer) = listener.accept().ok()?;
-    socket.set_nonblocking(true).ok()?;
-    Some((TcpStream::from_std(socket.into()).ok()?, peer.as_socket()?))
 }
 
 /// An accepted connection.

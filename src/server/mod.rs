@@ -4,6 +4,7 @@
 //! thread's runtime does what is not a request: DNS, probes, the operator's questions, signals, the configuration.
 
 mod accept;
+mod acceptor;
 mod drain;
 mod listener;
 mod live;
