@@ -220,7 +220,9 @@ impl Exchange<'_> {
                 Ok((lease, link)) => {
                     let (id, address) = (lease.id(), lease.endpoint().address());
                     attempts.replica = Some(address);
-                    attempts.trail.connected(now, address, link.kind());
+                    let kind = link.kind();
+                    let at = if kind == Connected::New { clock::now() } else { now };
+                    attempts.trail.connected(at, address, kind);
                     match self.attempt(lease, link, inflow, &mut caller, &mut replay, attempts).await {
                         Attempt::End(end) => return end,
                         Attempt::Failed(failed) => {

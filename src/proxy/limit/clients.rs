@@ -11,16 +11,36 @@
 use super::client_state::{ClientState, Found};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The connections, by their numbers and by the addresses of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, Connection, BuildHasherDefault<Counted>>,
     addresses: HashMap<IpAddr, Address>,
     /// The addresses that have candidates. The last one is the next to lose a connection.
     order: BTreeSet<Rank>,
+}
+
+/// The hash of a connection's number. Numbers are counted here, so nobody can choose some that collide; multiplied by
+/// 2⁶⁴ / φ, neighbours lie far apart (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+#[derive(Debug, Default)]
+struct Counted(u64);
+
+impl Hasher for Counted {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Debug)]

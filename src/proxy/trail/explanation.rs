@@ -1,6 +1,6 @@
 //! A request's way in words.
 
-use super::{Connected, Ended, Trail, What};
+use super::{Connected, Ended, Step, Trail, What};
 use crate::admin::wording::{age, latency};
 use crate::pool::Bound;
 use crate::upstream::Choice;
@@ -22,101 +22,128 @@ impl Trail {
         }
         text.push_str("\n\n");
         let mut picked = None;
-        for step in &self.steps {
-            line(
-                &mut text,
-                step.at.saturating_duration_since(ended.began),
-                &self.describe_step(&step.what, &mut picked),
-            );
+        for (index, step) in self.steps.iter().enumerate() {
+            let at = step.at.saturating_duration_since(ended.began);
             if let What::Picked { address, seen, candidates } = &step.what {
-                self.table(&mut text, *address, &self.seen.choices()[seen.clone()], *candidates);
+                let choices = &self.seen.choices()[seen.clone()];
+                pick(
+                    &mut text,
+                    at,
+                    &Pick { address: *address, choices, candidates: *candidates, before: &self.steps[..index] },
+                );
+                picked = Some(*address);
+            } else {
+                line(&mut text, at, &describe(&step.what, &mut picked));
             }
         }
         line(&mut text, ended.took, &outcome(ended));
         Some(text)
     }
+}
 
-    /// One step. `picked`: whom the request was given to, to see when another was quicker to accept.
-    fn describe_step(&self, what: &What, picked: &mut Option<SocketAddr>) -> String {
-        match what {
-            What::Picked { address, candidates, .. } => {
-                *picked = Some(*address);
-                match candidates {
-                    1 => format!("{address} was the only candidate"),
-                    _ => format!("{address} was picked of {candidates} candidates: {}", self.why(what)),
-                }
-            }
-            What::Granted(address) => {
-                *picked = Some(*address);
-                format!("{address} had room first, after the request had waited for its turn")
-            }
-            What::Moved(address) => {
-                *picked = Some(*address);
-                format!("{address} takes it over")
-            }
-            What::Connected(address, connected) => {
-                let other = picked.filter(|picked| picked != address);
-                let other = other.map(|slow| format!(", as {slow} was slow to accept")).unwrap_or_default();
-                match connected {
-                    Connected::Kept => format!("to {address} on a kept connection{other}"),
-                    Connected::New => format!("to {address} on a new connection{other}"),
-                    Connected::Shared => format!("to {address} on a shared connection{other}"),
-                }
-            }
-            What::Failed(None, problem) => format!("failed: {}", problem.text()),
-            What::Failed(Some(address), problem) => format!("failed at {address}: {}", problem.text()),
+/// A step that is no pick. `picked`: whom the request was given to, to see when another was quicker to accept.
+fn describe(what: &What, picked: &mut Option<SocketAddr>) -> String {
+    match what {
+        What::Picked { address, .. } => format!("{address} was picked"),
+        What::Granted(address) => {
+            *picked = Some(*address);
+            format!("{address} had room first, after the request had waited for its turn")
         }
-    }
-
-    /// Why the winner of a pick won.
-    fn why(&self, what: &What) -> &'static str {
-        let What::Picked { seen, .. } = what else { return "" };
-        let choices = &self.seen.choices()[seen.clone()];
-        let Some(winner) = choices.iter().find(|choice| choice.next) else { return "the lowest score with room" };
-        let lowest = |other: &Choice| score(other) >= score(winner);
-        let tie = choices.iter().any(|other| !other.next && score(other) <= score(winner) && !is_full(other));
-        match (choices.iter().all(lowest), tie) {
-            (true, false) => "the lowest score",
-            (true, true) => "by chance among the lowest scores",
-            (false, _) => "the lowest score with room that was not tried yet",
+        What::Moved(address) => {
+            *picked = Some(*address);
+            format!("{address} takes it over")
         }
-    }
-
-    /// The candidates as the pick met them.
-    fn table(&self, text: &mut String, winner: SocketAddr, choices: &[Choice], candidates: usize) {
-        let width = choices.iter().map(|choice| choice.candidate.address.to_string().len()).max().unwrap_or(0);
-        let winning = choices.iter().find(|choice| choice.next).map_or(f64::INFINITY, score);
-        for choice in choices {
-            let candidate = &choice.candidate;
-            let why = if candidate.address == winner {
-                "picked"
-            } else if self.was_tried(candidate.address) {
-                "tried before, or too busy"
-            } else if is_full(choice) {
-                "full"
-            } else if score(choice) > winning {
-                if candidate.weight > 1.0 { "a higher score: it is slow" } else { "a higher score" }
-            } else {
-                "the same score"
+        What::Connected(address, connected) => {
+            let other = picked.filter(|picked| picked != address);
+            let other = other.map(|slow| format!(", as {slow} was slow to accept")).unwrap_or_default();
+            let connection = match connected {
+                Connected::Kept => "kept",
+                Connected::New => "new",
+                Connected::Shared => "shared",
             };
-            let trial = if candidate.trial && choice.in_flight == 0 { " (on trial)" } else { "" };
-            let _ = writeln!(
-                text,
-                "{:>14}{:<width$}  {:>4} in flight  weight {:<6.1} score {:<6.1} {why}{trial}",
-                "",
-                candidate.address.to_string(),
-                choice.in_flight,
-                candidate.weight,
-                score(choice),
-            );
+            format!("to {address} on a {connection} connection{other}")
         }
-        if !choices.is_empty() && choices.len() < candidates {
-            let _ = writeln!(text, "{:>14}and {} more", "", candidates - choices.len());
+        What::Failed(None, problem) => format!("failed: {}", problem.text()),
+        What::Failed(Some(address), problem) => format!("failed at {address}: {}", problem.text()),
+    }
+}
+
+/// A pick, as it was when it was made.
+struct Pick<'a> {
+    address: SocketAddr,
+    choices: &'a [Choice],
+    candidates: usize,
+    /// The request's steps until then.
+    before: &'a [Step],
+}
+
+impl Pick<'_> {
+    fn was_tried(&self, address: SocketAddr) -> bool {
+        self.before.iter().any(|step| matches!(&step.what, What::Failed(Some(failed), _) if *failed == address))
+    }
+
+    /// The score of the one that was picked.
+    fn lowest(&self) -> f64 {
+        self.choices.iter().find(|choice| choice.next).map_or(f64::INFINITY, score)
+    }
+
+    /// Why that one was.
+    fn reason(&self) -> &'static str {
+        let others = || self.choices.iter().filter(|choice| !choice.next && score(choice) <= self.lowest());
+        let is_out = |choice: &&Choice| is_full(choice) || self.was_tried(choice.candidate.address);
+        if !others().all(|choice| is_out(&choice)) {
+            "by chance among the lowest scores"
+        } else if others().next().is_some() {
+            "the lowest score with room that was not tried yet"
+        } else {
+            "the lowest score"
         }
     }
 
-    fn was_tried(&self, address: SocketAddr) -> bool {
-        self.steps.iter().any(|step| matches!(&step.what, What::Failed(Some(failed), _) if *failed == address))
+    /// Why another one was not.
+    fn fate(&self, choice: &Choice) -> &'static str {
+        let candidate = &choice.candidate;
+        if candidate.address == self.address {
+            "picked"
+        } else if self.was_tried(candidate.address) {
+            "tried before"
+        } else if is_full(choice) {
+            "full"
+        } else if score(choice) <= self.lowest() {
+            "the same score"
+        } else if candidate.weight > 1.0 {
+            "a higher score: it is slow"
+        } else {
+            "a higher score"
+        }
+    }
+}
+
+/// Writes a pick, with a line for each candidate that is known.
+fn pick(text: &mut String, at: Duration, pick: &Pick<'_>) {
+    let Pick { address, choices, candidates, .. } = pick;
+    if *candidates == 1 {
+        line(text, at, &format!("{address} was the only candidate"));
+    } else {
+        line(text, at, &format!("{address} was picked of {candidates} candidates: {}", pick.reason()));
+    }
+    let width = choices.iter().map(|choice| choice.candidate.address.to_string().len()).max().unwrap_or(0);
+    for choice in *choices {
+        let candidate = &choice.candidate;
+        let trial = if candidate.trial && choice.in_flight == 0 { " (on trial)" } else { "" };
+        let _ = writeln!(
+            text,
+            "{:>14}{:<width$}  {:>4} in flight  weight {:<6.1} score {:<6.1} {}{trial}",
+            "",
+            candidate.address.to_string(),
+            choice.in_flight,
+            candidate.weight,
+            score(choice),
+            pick.fate(choice),
+        );
+    }
+    if !choices.is_empty() && choices.len() < *candidates {
+        let _ = writeln!(text, "{:>14}and {} more", "", candidates - choices.len());
     }
 }
 
