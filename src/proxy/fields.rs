@@ -6,7 +6,7 @@
 //! that is not well-formed; what may be mended in a response is mended before ([`super::mend`]).
 
 use super::guard::MAX_LINES;
-use super::syntax::{is_text, is_token, token};
+use super::syntax::{is_text, is_token};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -196,11 +196,12 @@ impl Fields {
     /// Takes in one line; true if it is a `Connection` that names other fields.
     fn line(&mut self, head: &[u8], line: &Line) -> Result<bool, Fault> {
         let text = &head[line.text.clone()];
-        let (name, rest) = text.split_at(token(text));
-        if name.is_empty() || rest.first() != Some(&b':') || !is_text(&rest[1..]) {
+        let colon = memchr::memchr(b':', text).ok_or(Fault::Shape)?;
+        let name = &text[..colon];
+        if !is_token(name) || !is_text(&text[colon + 1..]) {
             return Err(Fault::Shape);
         }
-        let value = trimmed(head, line.text.start + name.len() + 1..line.text.end);
+        let value = trimmed(head, line.text.start + colon + 1..line.text.end);
         let bytes = &head[value.clone()];
         let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
         match name.len() {

@@ -43,11 +43,6 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN.has(byte)
 }
 
-/// How many bytes at the beginning a method or a field's name may have.
-pub(super) fn token(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| !TOKEN.has(*byte)).unwrap_or(bytes.len())
-}
-
 /// Whether this is a method or a field's name.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && TOKEN.has_all(bytes)

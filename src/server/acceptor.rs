@@ -5,6 +5,7 @@
 //! what a connection with one request costs.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,7 +44,7 @@ impl Acceptor {
     /// Those of accept(2).
     pub(super) async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            self.watched.readable().await?;
+            poll_fn(|cx| self.watched.poll_read_ready(cx)).await?;
             let next = || match self.accepted && !is_waited_for(&self.listener) {
                 // The runtime forgets what it was told of until now, and waits.
                 true => Err(io::ErrorKind::WouldBlock.into()),
