@@ -7,6 +7,7 @@ use evenkeel::server::{self, Source};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -155,9 +156,13 @@ fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// Lines that wait for a reader: some five megabytes. An access log of a busy proxy would take forty with the library's own
+/// number.
+const UNREAD_LINES: usize = 16 * 1024;
+
 /// Logs to standard output through a thread of its own: a reader that stalls costs lines, never a request.
 fn start_log() -> tracing_appender::non_blocking::WorkerGuard {
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stdout());
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(UNREAD_LINES).finish(std::io::stdout());
     let log = tracing_subscriber::fmt().with_env_filter(filter()).with_target(false).with_writer(writer);
     match std::env::var("LOG_FORMAT").as_deref() {
         Ok("json") => log.json().flatten_event(true).init(),

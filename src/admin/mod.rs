@@ -210,8 +210,7 @@ where
 
 fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
     let path = request.uri().path();
-    let known =
-        path.starts_with(why::PATH) || ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&path);
+    let known = why::is_path(path) || ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&path);
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     let (status, kind, body) = match path {
         _ if known && !reads => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "read-only: GET or HEAD\n".to_owned()),
@@ -226,7 +225,7 @@ fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/ready" => readiness(source),
-        path if path.starts_with(why::PATH) => explain(source, request.uri()),
+        path if why::is_path(path) => explain(source, request.uri()),
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status, /why and /ready\n".to_owned()),
     };
     respond(status, kind, body)

@@ -115,6 +115,8 @@ pub struct EndpointStatus {
     pub id: u64,
     /// Address and port.
     pub address: String,
+    /// What its container is called, where DNS knows it.
+    pub name: Option<String>,
     /// `active`, or `draining`: no longer listed.
     pub membership: Membership,
     /// `unproven`, `up` or `down`.
@@ -225,6 +227,7 @@ impl EndpointStatus {
         EndpointStatus {
             id: view.id.0,
             address: view.address.to_string(),
+            name: None,
             membership: view.membership,
             health: view.health,
             usable: choice.is_some() && works && no_answer.is_none(),

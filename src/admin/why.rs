@@ -3,8 +3,12 @@
 use http::Uri;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What all such addresses begin with.
-pub(super) const PATH: &str = "/why";
+const PATH: &str = "/why";
+
+/// Whether this is such an address.
+pub(super) fn is_path(path: &str) -> bool {
+    path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// The address for the request that is called so, or for the last one.
 pub fn address(id: Option<&str>) -> String {
@@ -42,6 +46,12 @@ pub(super) fn unknown(id: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_only_begins_like_it_is_another() {
+        assert!(is_path("/why") && is_path("/why/") && is_path("/why/7"));
+        assert!(!is_path("/whyever") && !is_path("/wh") && !is_path("/a/why"));
+    }
 
     #[test]
     fn any_name_survives_its_address() {

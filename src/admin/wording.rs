@@ -32,6 +32,12 @@ impl EndpointStatus {
         self.window.is_some_and(|window| self.in_flight >= window || self.since_seconds < WARMING_UP)
     }
 
+    /// Its container's name, as the terminal has it before [`EndpointStatus::remark`].
+    pub fn named_remark(&self) -> String {
+        let parts = [self.name.clone().unwrap_or_default(), self.remark()];
+        parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+
     /// Why it is as it is, and what else is worth saying.
     pub fn remark(&self) -> String {
         let mut remarks = Vec::new();

@@ -150,7 +150,7 @@ fn draw_endpoints(text: &mut String, endpoints: &[EndpointStatus], paint: Paint)
     for (endpoint, row) in endpoints.iter().zip(&rows) {
         let state = 2;
         let line = line(row, &widths, |column, cell| if column == state { tint(endpoint, &cell, paint) } else { cell });
-        let _ = writeln!(text, "{line}  {}", paint.dim(&endpoint.remark()));
+        let _ = writeln!(text, "{line}  {}", paint.dim(&endpoint.named_remark()));
     }
 }
 

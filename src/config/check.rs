@@ -1,5 +1,6 @@
 //! From a file's text to a [`Config`]: which keys there are, and what must hold between them.
 
+use super::access_log::access_log;
 use super::section::{Key, Reader, Section, kind, nearest};
 use super::statuses::statuses;
 use super::value::{
@@ -124,8 +125,8 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
     let body_idle = s.take("body_idle", duration(limits::TIMEOUT)).unwrap_or(default.body_idle);
     let client_idle = s.take("client_idle", duration(limits::TIMEOUT)).unwrap_or(default.client_idle);
     let max_connections = s.take("max_connections", integer(limits::MANY)).map_or(default.max_connections, count);
-
     let log_query = s.take("log_query", boolean).unwrap_or(default.log_query);
+    let access_log = s.take("access_log", string(access_log)).unwrap_or(default.access_log);
 
     if let Some(value) = variable(reader.env, "PORT") {
         match port(&value) {
@@ -180,6 +181,7 @@ fn server(reader: &Reader<'_>, table: DeTable<'_>) -> Server {
         max_connections,
         reuse_port,
         log_query,
+        access_log,
     }
 }
 

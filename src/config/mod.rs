@@ -9,6 +9,7 @@
 //! [`file`] reads the bytes, [`section`] walks the tables and knows which keys nobody asked for, [`expand`] fills in the
 //! environment, [`value`] turns one value into a type, [`check`] makes the whole of them.
 
+mod access_log;
 mod check;
 mod expand;
 mod file;
@@ -21,6 +22,7 @@ mod statuses;
 mod tests;
 mod value;
 
+pub use access_log::AccessLog;
 pub use statuses::Statuses;
 
 use crate::pool;
@@ -204,6 +206,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Whether the log and `/status` show the queries of requests' targets.
     pub log_query: bool,
+    /// Which requests get a line in the log.
+    pub access_log: AccessLog,
 }
 
 impl Default for Server {
@@ -228,6 +232,7 @@ impl Default for Server {
             max_connections: 0,
             // Queries hold tokens and personal data, and logs are kept and sent on.
             log_query: false,
+            access_log: AccessLog::Off,
         }
     }
 }

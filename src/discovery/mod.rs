@@ -3,6 +3,7 @@
 //! One loop per upstream, so a name whose server is silent delays no other name. What an answer means is decided in
 //! [`crate::pool`]; nothing here is ever in a request's path. How a question is asked is the [`Resolver`]'s business.
 
+pub mod names;
 mod own;
 mod resolver;
 mod runtime;

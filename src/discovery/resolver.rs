@@ -159,7 +159,33 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// What the container at `address` is called, if a server knows it: asks for its PTR record.
+    pub async fn name_of(&self, address: IpAddr) -> Option<String> {
+        let patience = self.dns.load().timeout;
+        let servers = self.servers(patience).ok()?;
+        timeout(patience, servers.ask_for_name(&Name::from(address))).await.ok()?
+    }
+}
+
 impl Servers {
+    async fn ask_for_name(&self, pointer: &Name) -> Option<String> {
+        let share = self.timeout / self.pools.len() as u32;
+        for pool in &self.pools {
+            let question = Query::query(pointer.clone(), RecordType::PTR);
+            let answer = timeout(share, pool.lookup(question, DnsRequestOptions::default()).first_answer()).await;
+            let Ok(Ok(message)) = answer else { continue };
+            let name = message.answers.iter().find_map(|record| match &record.data {
+                RData::PTR(name) if record.name == *pointer => Some(name.0.to_ascii()),
+                _ => None,
+            });
+            if let Some(name) = name {
+                return Some(name.trim_end_matches('.').to_owned()).filter(|name| is_plain(name));
+            }
+        }
+        None
+    }
+
     fn new(addresses: Vec<SocketAddr>, timeout: Duration) -> Result<Self, String> {
         let mut options = ResolverOpts::default();
         // Of one try over UDP, which repeats a lost datagram by itself, or over TCP. The time for all servers is shared:
@@ -312,6 +338,12 @@ fn find_in_hosts(text: &str, name: &str, family: Family) -> Option<Vec<IpAddr>> 
     });
     let (first, others): (Vec<_>, Vec<_>) = named.partition(|a| a.is_ipv6() == (family == Family::Ipv6));
     [first, others].into_iter().find(|addresses| !addresses.is_empty())
+}
+
+/// Whether a name may be shown as it is. Docker's names of containers have no other characters.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=253).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// RFC 6761, 6.3: such names are never asked.

@@ -3,8 +3,11 @@
 //! A query may hold secrets (tokens, signed URLs, personal data), and so may a URL's user information, so neither is
 //! shown unless `log_query` asks for the query.
 
+use super::answer::Problem;
 use super::exchange::Attempts;
 use super::request::RequestHead;
+use crate::config::{self, AccessLog};
+use crate::worker;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tracing::Level;
@@ -51,30 +54,50 @@ pub(super) fn push_target(text: &mut Vec<u8>, target: &[u8], log_query: bool) {
     }
 }
 
-/// One line for each request, for `RUST_LOG=debug`. Costs a look at a flag where it is off. `status` is 0 where the client
-/// got no answer.
+/// One line for each request that `access_log` wants, or for all with `RUST_LOG=debug`. Costs a look at two flags where both are
+/// off. `status` is 0 where the client got no answer.
 pub(super) fn request(
     upstream: &str,
     client: SocketAddr,
     head: &RequestHead<'_>,
-    log_query: bool,
+    limits: &config::Server,
     status: u16,
     took: Duration,
     attempts: &Attempts,
 ) {
-    if tracing::enabled!(Level::DEBUG) {
-        tracing::debug!(
-            upstream,
-            id = attempts.trail.name(),
-            endpoint = attempts.replica.map(tracing::field::display),
-            status,
-            ?took,
-            attempts = attempts.made,
-            %client,
-            method = excerpt(head.method()),
-            target = target(head.target(), log_query),
-            "request"
-        );
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                upstream,
+                id = attempts.trail.name(),
+                endpoint = attempts.replica.map(tracing::field::display),
+                status,
+                ?took,
+                waited = ?attempts.waited,
+                attempts = attempts.made,
+                failed = (!attempts.endpoints.is_empty()).then(|| tracing::field::debug(&attempts.endpoints)),
+                %client,
+                method = excerpt(head.method()),
+                target = target(head.target(), limits.log_query),
+                traceparent = head.traceparent().map(excerpt),
+                "request"
+            )
+        };
+    }
+    if limits.access_log.wants(took, || worker::with_rng(|rng| rng.u32(..))) {
+        line!(info);
+    } else if tracing::enabled!(Level::DEBUG) {
+        line!(debug);
+    }
+}
+
+/// One line for a request that went to no upstream, where all requests have one.
+pub(super) fn turned_away(client: SocketAddr, problem: &Problem, limits: &config::Server) {
+    let (status, reason, text) = (problem.status(), problem.token(), problem.text());
+    if limits.access_log == AccessLog::All {
+        tracing::info!(%client, status, reason, "request refused: {text}");
+    } else {
+        tracing::debug!(%client, status, reason, "request refused: {text}");
     }
 }
 

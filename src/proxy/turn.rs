@@ -94,7 +94,7 @@ impl Turn<'_> {
         let ended = |status: u16| {
             let took = clock::now().saturating_duration_since(began);
             upstream.metrics().request(worker::index(), status, took);
-            log::request(upstream.name(), client, head, limits.log_query, status, took, &attempts);
+            log::request(upstream.name(), client, head, limits, status, took, &attempts);
             let Attempts { trail, waited, .. } = attempts;
             let upstream = upstream.name().clone();
             proxy.trails.end(trail, Ended { upstream, client, began, took, waited, status, problem: failed, unusable });
@@ -153,7 +153,7 @@ impl Turn<'_> {
         {
             tracing::warn!(client = %self.peer, suppressed, "request refused: {}", problem.text());
         }
-        tracing::debug!(client = %self.peer, reason = problem.token(), "request refused: {}", problem.text());
+        log::turned_away(self.peer, problem, &proxy.table.load().server);
         self.caller.answer(problem, asked, false).await
     }
 }

@@ -27,6 +27,9 @@ const CLOSING: Duration = Duration::from_millis(1);
 /// How often a worker with a waiting connection looks whether another has rested long enough to make room.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Connections that are accepted one behind the other, before anything else has its turn: a tenth of a millisecond.
+const BURST: usize = 16;
+
 /// Accepts and serves until the listener is to be closed; then empties the accept queue, closes the listener and serves
 /// what is left until that is to be cut.
 ///
@@ -66,7 +69,17 @@ pub(super) async fn serve(
                 }
             }
             accepted = listener.accept(), if waiting.is_none() => match accepted {
-                Ok((stream, peer)) => waiting = Connection::new(&proxy, stream, peer).admit(&limit),
+                Ok((stream, peer)) => {
+                    waiting = Connection::new(&proxy, stream, peer).admit(&limit);
+                    // Those who came with it, without all the questions above for each.
+                    for _ in 1..BURST {
+                        if waiting.is_some() {
+                            break;
+                        }
+                        let Some(Ok((stream, peer))) = listener.accept_if_told() else { break };
+                        waiting = Connection::new(&proxy, stream, peer).admit(&limit);
+                    }
+                }
                 Err(error) if is_exhaustion(&error) => {
                     let closes = limit.shed(proxy.millis());
                     debug!(%error, closes, "accept failed");

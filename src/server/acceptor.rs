@@ -45,18 +45,26 @@ impl Acceptor {
     pub(super) async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             poll_fn(|cx| self.watched.poll_read_ready(cx)).await?;
-            let next = || match self.accepted && !is_waited_for(&self.listener) {
-                // The runtime forgets what it was told of until now, and waits.
-                true => Err(io::ErrorKind::WouldBlock.into()),
-                false => accept(&self.listener),
-            };
-            let result = self.watched.try_io(Interest::READABLE, next);
-            let nobody = matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-            self.accepted = !nobody;
-            if !nobody {
+            if let Some(result) = self.accept_if_told() {
                 return result;
             }
         }
+    }
+
+    /// The next connection, if the runtime was told of some and one of them is still there.
+    ///
+    /// # Errors
+    /// Those of accept(2).
+    pub(super) fn accept_if_told(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let next = || match self.accepted && !is_waited_for(&self.listener) {
+            // The runtime forgets what it was told of until now.
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => accept(&self.listener),
+        };
+        let result = self.watched.try_io(Interest::READABLE, next);
+        let nobody = matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.accepted = !nobody;
+        (!nobody).then_some(result)
     }
 
     /// A connection that is there now, whether or not the runtime was told of it.
@@ -100,6 +108,18 @@ mod tests {
                 assert_eq!(peer, client.local_addr().unwrap());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn those_who_came_together_are_there_without_waiting() {
+        let (mut acceptor, address) = acceptor();
+        let clients: Vec<_> = (0..3).map(|_| Client::connect(address).unwrap()).collect();
+        let mut peers = vec![acceptor.accept().await.unwrap().1];
+        while let Some(next) = acceptor.accept_if_told() {
+            peers.push(next.unwrap().1);
+        }
+        assert_eq!(peers, clients.iter().map(|client| client.local_addr().unwrap()).collect::<Vec<_>>());
+        assert!(timeout(Duration::from_millis(20), acceptor.accept()).await.is_err(), "that were all");
     }
 
     #[tokio::test]

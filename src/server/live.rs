@@ -101,6 +101,7 @@ impl Live {
 
     fn start_loops(&self, upstream: &Arc<Upstream>) {
         tokio::spawn(discovery::run(upstream.clone(), self.resolver.clone(), self.own.clone()));
+        tokio::spawn(discovery::names::run(upstream.clone(), self.resolver.clone()));
         tokio::spawn(failure::flush_loop(upstream.clone()));
         tokio::spawn(upstream::watch(upstream.clone()));
         tokio::spawn(probe::run(upstream.clone(), Arc::new(probe::Prober::new(self.instance.clone()))));

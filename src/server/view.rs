@@ -92,7 +92,9 @@ fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -
         .iter()
         .map(|view| {
             let choice = choices.iter().find(|choice| choice.candidate.id == view.id);
-            EndpointStatus::new(view, choice, live.get(&view.id).map(|e| e.live(now)).unwrap_or_default(), now)
+            let live = live.get(&view.id).map(|e| e.live(now)).unwrap_or_default();
+            let name = upstream.names().get(view.id).map(|name| name.to_string());
+            EndpointStatus { name, ..EndpointStatus::new(view, choice, live, now) }
         })
         .collect();
     let mut status = UpstreamStatus {

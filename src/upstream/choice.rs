@@ -142,4 +142,24 @@ mod tests {
             }
         }
     }
+
+    // P21
+    #[test]
+    fn of_many_candidates_a_pick_keeps_the_winner_and_its_neighbours_and_of_many_picks_the_first() {
+        let many: Vec<_> = (0..20).map(|id| candidate(id, 1.0, false, 9, 9)).collect();
+        let counts: Vec<Cell<u32>> = (0..20).map(Cell::new).collect();
+        let mut seen = Seen::default();
+        for best in [0, 7, 19] {
+            seen.add(&many, &counts, best);
+            let kept = &seen.choices()[seen.of_last()];
+            assert_eq!((kept.len(), seen.candidates()), (OF_ONE, 20));
+            let winner: Vec<_> = kept.iter().filter(|choice| choice.next).map(|choice| choice.in_flight).collect();
+            assert_eq!(winner, [best as u32]);
+        }
+        (0..10).for_each(|_| seen.add(&many, &counts, 3));
+        assert_eq!((seen.choices().len(), seen.of_last().len()), (OF_ALL, 0));
+        seen.clear();
+        seen.add(&many[..2], &counts, 1);
+        assert_eq!((seen.of_last(), seen.candidates()), (0..2, 2));
+    }
 }

@@ -13,6 +13,7 @@ mod check;
 mod choice;
 mod event_log;
 mod lease;
+mod names;
 mod queue;
 mod remedy;
 mod silence;
@@ -31,6 +32,7 @@ pub use check::Fate;
 pub use choice::{Choice, Seen};
 use event_log::EventLog;
 pub use lease::{Endpoint, Lease};
+pub use names::Names;
 use parking_lot::Mutex;
 pub use queue::Refusal;
 use queue::WaitQueue;
@@ -72,6 +74,7 @@ pub struct Upstream {
     silence: Silence,
     log: EventLog,
     failures: Failures,
+    names: Names,
     metrics: Arc<UpstreamMetrics>,
     /// Told whenever the pool may want something earlier than before: the DNS and probe loops listen.
     wake: Notify,
@@ -125,6 +128,7 @@ impl Upstream {
             silence: Silence::new(now),
             log: EventLog::default(),
             failures: Failures::default(),
+            names: Names::default(),
             metrics: Arc::new(UpstreamMetrics::new(workers)),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
@@ -222,6 +226,11 @@ impl Upstream {
     /// Its failed requests.
     pub fn failures(&self) -> &Failures {
         &self.failures
+    }
+
+    /// What its replicas' containers are called.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// What is counted of it.

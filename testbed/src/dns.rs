@@ -6,7 +6,7 @@
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::proto::op::{Edns, Metadata, Query, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, PTR};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::proto::serialize::binary::{BinDecoder, BinEncodable};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
@@ -72,6 +72,7 @@ impl Dns {
         let zone = Arc::new(Mutex::new(Zone {
             names: HashMap::new(),
             ipv6: HashMap::new(),
+            pointers: HashMap::new(),
             asked: HashMap::new(),
             ttl: TTL,
             fault: None,
@@ -106,6 +107,12 @@ impl Dns {
     /// concern A only.
     pub fn set_ipv6(&self, name: &str, addresses: &[Ipv6Addr]) {
         self.zone().ipv6.insert(name.to_lowercase(), addresses.to_vec());
+    }
+
+    /// The container at this address is called so.
+    pub fn set_pointer(&self, address: Ipv4Addr, name: &str) {
+        let key = Name::from(std::net::IpAddr::V4(address)).to_string();
+        self.zone().pointers.insert(key.trim_end_matches('.').to_lowercase(), name.to_owned());
     }
 
     /// One address more.
@@ -167,6 +174,8 @@ impl Drop for Dns {
 struct Zone {
     names: HashMap<String, Vec<Ipv4Addr>>,
     ipv6: HashMap<String, Vec<Ipv6Addr>>,
+    /// By the name that a PTR question has.
+    pointers: HashMap<String, String>,
     asked: HashMap<String, u64>,
     ttl: u32,
     fault: Option<Fault>,
@@ -263,6 +272,13 @@ impl Handler {
             }
             Some(Fault::Delay(by)) => delay = Some(by),
             Some(Fault::Answer(instead)) => (addresses, answer.code) = (instead, ResponseCode::NoError),
+        }
+        if query.query_type() == RecordType::PTR
+            && let Some(target) = zone.pointers.get(&key)
+        {
+            let target = Name::from_str(target).expect("a container's name");
+            answer.code = ResponseCode::NoError;
+            answer.records.push(Record::from_rdata(name.clone(), zone.ttl, RData::PTR(PTR(target))));
         }
         if query.query_type() == RecordType::AAAA {
             let record = |a: &Ipv6Addr| Record::from_rdata(name.clone(), zone.ttl, RData::AAAA(AAAA(*a)));

@@ -212,6 +212,7 @@ impl Member {
 
     fn list(&self, state: &mut State) {
         self.network.dns.add(&self.alias, state.address);
+        self.network.dns.set_pointer(state.address, &format!("{}.testbed", self.name));
         state.listed = true;
     }
 

@@ -1,11 +1,16 @@
-//! What an operator reads: the log in both formats and at every level, and `evenkeel status --watch`.
+//! What an operator reads: the log in both formats and at every level, the access log, and `evenkeel status --watch`.
 
 use crate::{Bed, GET, command, serve, start};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv6Addr, TcpListener};
-use std::process::Stdio;
-use testbed::{Loopback, Origin, ProxyConfig, Wire, eventually};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use testbed::{App, Loopback, Network, Origin, ProxyConfig, Wire, eventually, eventually_some};
+
+on_every_testbed! {
+    each_replica_is_shown_with_its_containers_name
+}
 
 const SECRET: &str = "GET /reset?token=s3cret HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
@@ -191,4 +196,135 @@ fn clients_and_replicas_may_have_ipv6_addresses_which_are_shown_in_brackets() {
     assert_eq!(proxy.metric("evenkeel_endpoint_requests_total", &[&format!("endpoint=\"{replica}\"")]), 1.0);
     let table = String::from_utf8(command(&proxy, &["status"]).output().unwrap().stdout).unwrap();
     assert!(table.contains(&format!("app = {replica} · 1 of 1 replica usable")), "{table}");
+}
+
+/// The lines about requests so far, as JSON.
+fn requests(bed: &Bed) -> Vec<Value> {
+    let lines = bed.proxy.lines("\"request\"");
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["message"] == "request")
+        .collect()
+}
+
+fn logging(access_log: &str) -> impl FnOnce(ProxyConfig) -> ProxyConfig {
+    move |c| c.set("server.access_log", access_log).env("LOG_FORMAT", "json")
+}
+
+// P22
+#[test]
+fn with_an_access_log_each_request_has_a_line_with_its_attempts() {
+    let broken = AtomicBool::new(false);
+    let bed = Bed::with(logging("all"), move |head, wire, _| {
+        // Once, its connection breaks.
+        if head.target().starts_with("/twice") && !broken.swap(true, Ordering::SeqCst) {
+            wire.close();
+        } else {
+            serve(head, wire);
+        }
+    });
+    let asked = "GET /twice?token=s3cret HTTP/1.1\r\nHost: app.test\r\nX-Request-Id: r7\r\n\r\n";
+    let mut wire = bed.client();
+    for request in [GET, asked, "GET /none HTTP/1.1\r\nHost: a b\r\n\r\n"] {
+        wire.send(request);
+        let _ = wire.response();
+    }
+    bed.proxy.wait_for_line("request refused");
+    eventually("both are logged", || requests(&bed).len() == 2);
+    let lines = requests(&bed);
+    let address = bed.origin().address().to_string();
+    for line in &lines {
+        assert_eq!(line["level"], "INFO");
+        assert_eq!((&line["upstream"], &line["method"], &line["status"]), (&"app".into(), &"GET".into(), &200.into()));
+        assert_eq!(line["endpoint"], address.as_str());
+        assert!(line["client"].as_str().unwrap().starts_with("127."), "{line}");
+    }
+    assert_eq!((&lines[0]["target"], &lines[1]["target"]), (&"/".into(), &"/twice?…".into()));
+    assert_eq!((&lines[0]["attempts"], &lines[1]["attempts"]), (&1.into(), &2.into()));
+    assert_eq!((&lines[1]["id"], &lines[1]["failed"]), (&"r7".into(), &format!("[{address}]").into()));
+    assert!(lines[0].get("failed").is_none(), "{}", lines[0]);
+    assert!(!bed.proxy.output().contains("s3cret"));
+}
+
+// P22
+#[test]
+fn only_slow_requests_or_a_share_are_logged_where_the_file_says_so() {
+    let slow = |head: &testbed::Head, wire: &mut Wire, _: usize| {
+        if head.target() == "/slow" {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        serve(head, wire);
+    };
+    let bed = Bed::with(logging("300ms"), slow);
+    let mut wire = bed.client();
+    for target in ["/", "/slow", "/"] {
+        wire.get(target);
+        assert_eq!(wire.response().unwrap().status, 200);
+    }
+    eventually("the slow one is logged", || requests(&bed).len() == 1);
+    assert_eq!(requests(&bed)[0]["target"], "/slow");
+    let bed = Bed::with(logging("10%"), slow);
+    let mut wire = bed.client();
+    for _ in 0..1000 {
+        wire.get("/");
+        assert_eq!(wire.response().unwrap().status, 200);
+    }
+    // A hundred, standard deviation 9.5; six of them.
+    eventually("about a tenth is logged", || (43..158).contains(&requests(&bed).len()));
+    let bed = Bed::with(|c| c.env("LOG_FORMAT", "json"), slow);
+    assert_eq!(bed.ask(GET).status, 200);
+    eventually("it is over", || bed.proxy.status()["upstreams"][0]["requests"] == 1);
+    assert!(requests(&bed).is_empty(), "by default there is none");
+}
+
+// P22
+#[test]
+fn a_log_that_nobody_reads_holds_no_request_up() {
+    let network = Loopback::new();
+    let origin = network.origin("app", |head, wire, _| serve(head, wire));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy.toml");
+    let listen = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
+    let text = format!(
+        "[server]\nlisten = \"{listen}\"\nadmin = \"off\"\naccess_log = \"all\"\n[upstream.app]\naddress = \"{}\"\n",
+        origin.address()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut proxy = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .env("EVENKEEL_CONFIG", &file)
+        .env_remove("PORT")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut wire = eventually_some("it listens", || Wire::try_connect(listen).ok());
+    // The pipe holds some two hundred lines.
+    for _ in 0..2000 {
+        wire.get("/");
+        assert_eq!(wire.response().unwrap().status, 200);
+    }
+    let mut said = String::new();
+    let _ = proxy.kill();
+    proxy.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let _ = proxy.wait();
+    let lines = said.lines().filter(|line| line.contains(" request ")).count();
+    assert!((1..2000).contains(&lines), "{lines} lines were in the pipe: it was to be full");
+}
+
+fn each_replica_is_shown_with_its_containers_name(network: impl Network) {
+    let replicas = network.scale("app", &App::replica(), 2);
+    let bed = Bed::around(network, vec![], |c| c);
+    let named = |endpoint: &Value| {
+        let name = endpoint["name"].as_str()?;
+        replicas.iter().find(|r| endpoint["address"] == r.address().to_string() && name.starts_with(&r.id()))
+    };
+    eventually("both have their names", || {
+        let endpoints = bed.proxy.endpoints("app");
+        endpoints.len() == 2 && endpoints.iter().all(|endpoint| named(endpoint).is_some())
+    });
+    let table = String::from_utf8(command(&bed.proxy, &["status"]).output().unwrap().stdout).unwrap();
+    for endpoint in bed.proxy.endpoints("app") {
+        let name = endpoint["name"].as_str().unwrap();
+        assert!(table.contains(&format!("{name}: probe passed")), "{table}");
+    }
 }

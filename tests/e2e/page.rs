@@ -201,3 +201,23 @@ fn the_page_is_small_and_loads_nothing_from_elsewhere() {
     assert!(parts.iter().all(|part| !part.text().contains("//")
         || part.get("content-type").is_some_and(|t| t.starts_with("text/javascript"))));
 }
+
+// P20, P21
+#[test]
+fn why_a_request_went_where_it_went_is_asked_on_the_page_itself() {
+    if !has_browser() {
+        return;
+    }
+    let bed = Bed::new(|head, wire, _| if head.target() == "/broken" { wire.close() } else { serve(head, wire) });
+    assert_eq!(bed.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: order 7/ü\r\n\r\n").status, 200);
+    assert_eq!(bed.ask("POST /broken HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status, 502);
+    let page = Browser::open(&url(&bed), WIDE, false, true);
+    let says = |text: &str| eventually(&format!("the page says {text:?}"), || page.text().contains(text));
+    // Its policy lets the form go to the proxy.
+    page.value("document.getElementById('id').value = 'order 7/ü'; document.forms[0].requestSubmit(); true");
+    says("X-Request-Id order 7/ü");
+    page.value("history.back(); true");
+    says("Failed requests");
+    page.value("[...document.querySelectorAll('td a')].find((a) => a.innerText === 'why').click(); true");
+    says("answered with 502: the replica closed the connection without a response");
+}

@@ -118,12 +118,16 @@ impl Table {
     /// This figure of this contender, round by round. Of a latency through a proxy where `Direct` takes part it is that
     /// which the proxy adds to the direct way, taken in the same round.
     pub fn rounds(&self, figure: Figure, kind: Kind) -> Vec<f64> {
-        let Some(values) = self.values(figure, kind) else { return vec![] };
+        self.by_round(figure, kind).into_values().collect()
+    }
+
+    fn by_round(&self, figure: Figure, kind: Kind) -> BTreeMap<usize, f64> {
+        let Some(values) = self.values(figure, kind) else { return BTreeMap::new() };
         if !kind.is_proxy() || !matches!(figure.row, Row::Latency(_)) {
-            return values.values().copied().collect();
+            return values.clone();
         }
-        let direct = self.values(figure, Kind::Direct);
-        direct.map(|direct| pairs(values, direct).map(|(value, direct)| value - direct).collect()).unwrap_or_default()
+        let Some(direct) = self.values(figure, Kind::Direct) else { return BTreeMap::new() };
+        values.iter().filter_map(|(round, value)| Some((*round, value - direct.get(round)?))).collect()
     }
 
     /// The median of all rounds.
@@ -146,6 +150,14 @@ impl Table {
         }
         let (values, base) = (self.values(figure, kind)?, self.values(figure, Kind::HaProxy)?);
         let ratios: Vec<f64> = pairs(values, base).map(|(value, base)| value / base).collect();
+        median(&ratios)
+    }
+
+    /// The median over all rounds of what this contender has, by what Evenkeel has in the same round: a machine that is
+    /// slower for a while is so for both.
+    pub fn by_ours(&self, figure: Figure, kind: Kind) -> Option<f64> {
+        let (values, ours) = (self.by_round(figure, kind), self.by_round(figure, Kind::Evenkeel));
+        let ratios: Vec<f64> = pairs(&values, &ours).map(|(value, ours)| value / ours).collect();
         median(&ratios)
     }
 
@@ -218,6 +230,11 @@ mod tests {
         }
         assert_eq!(table.ratio(GET, Kind::Nginx), Some(1.5));
         assert_eq!(table.ratio(GET, Kind::HaProxy), None);
+        // By its median it would be better than either.
+        for (round, value) in [11.0, 19.0, 42.0].into_iter().enumerate() {
+            table.add(GET, Kind::Evenkeel, round, value * 1.5);
+        }
+        assert!((table.by_ours(GET, Kind::Nginx).unwrap() - 40.0 / 42.0).abs() < 1e-9);
     }
 
     #[test]

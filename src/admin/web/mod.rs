@@ -172,7 +172,7 @@ fn replica(upstream: &UpstreamStatus, endpoint: &EndpointStatus, history: &Histo
     let limit = endpoint.window.map(|window| format!(" of {window}")).unwrap_or_default();
     html! {
         tr {
-            th scope="row" { (endpoint.address) }
+            th scope="row" { (endpoint.address) @if let Some(name) = &endpoint.name { br; small { (name) } } }
             td class=(class(level)) { (mark(level)) " " (endpoint.state()) }
             td { (age(endpoint.since_seconds)) }
             td { (bar(endpoint.in_flight, endpoint.window.unwrap_or(most))) (endpoint.in_flight) (limit) }

@@ -2,7 +2,7 @@
 //! no other key.
 
 use super::{SHIPPED, good, parse};
-use crate::config::{Config, Dns, Server, Upstream};
+use crate::config::{AccessLog, Config, Dns, Server, Upstream};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -171,6 +171,7 @@ fn the_page_says_which_changes_need_a_restart() {
         client_idle: second,
         max_connections: 7,
         log_query: true,
+        access_log: AccessLog::All,
     };
     let mut needed = old.restart_needed(&Config { server, ..old.clone() });
     needed.sort_unstable();

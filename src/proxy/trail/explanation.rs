@@ -1,6 +1,6 @@
 //! A request's way in words.
 
-use super::{Connected, Ended, Step, Trail, What};
+use super::{Connected, Ended, Step, Trail, What, shown};
 use crate::admin::wording::{age, latency};
 use crate::pool::Bound;
 use crate::upstream::Choice;
@@ -14,11 +14,11 @@ impl Trail {
         let ended = self.ended.as_ref()?;
         let mut text = String::new();
         let ago = age(now.saturating_duration_since(ended.began + ended.took).as_secs_f64());
-        let _ = writeln!(text, "{} from {} to {}, {ago} ago", super::text(&self.line), ended.client, ended.upstream);
+        let _ = writeln!(text, "{} from {} to {}, {ago} ago", shown(&self.line), ended.client, ended.upstream);
         let names = [("X-Request-Id", &self.request_id), ("traceparent", &self.traceparent)];
         let _ = write!(text, "id {}", self.id);
         for (field, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
-            let _ = write!(text, ", {field} {}", super::text(name));
+            let _ = write!(text, ", {field} {}", shown(name));
         }
         text.push_str("\n\n");
         let mut picked = None;

@@ -200,6 +200,11 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
+/// For a terminal: Unicode has control characters that a field's value may hold, and terminals obey them.
+fn shown(bytes: &[u8]) -> String {
+    text(bytes).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 impl Id {
     fn is(self, name: &str) -> bool {
         let mut parts = name.split('-');
@@ -322,5 +327,83 @@ impl Trails {
         found.truncate(most);
         let texts: Vec<_> = found.into_iter().map(|(_, text)| text).collect();
         (!texts.is_empty()).then(|| texts.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request that ended so long ago.
+    fn ended(ago: Duration, problem: Option<Problem>) -> Ended {
+        Ended {
+            upstream: "app".into(),
+            client: "10.0.0.1:1".parse().unwrap(),
+            began: clock::now() - ago,
+            took: Duration::ZERO,
+            waited: Duration::ZERO,
+            status: 200,
+            problem,
+            unusable: None,
+        }
+    }
+
+    fn remember(trails: &Trails, ago: Duration, problem: Option<Problem>) -> String {
+        let trail = trails.begin();
+        let name = trail.name();
+        trails.end(trail, ended(ago, problem));
+        name
+    }
+
+    // P21
+    #[test]
+    fn the_last_thousand_are_known_and_of_failed_ones_those_of_an_hour() {
+        let trails = Trails::new(1);
+        let failed = remember(&trails, Duration::ZERO, Some(Problem::Refused));
+        let first = remember(&trails, Duration::ZERO, None);
+        assert!(trails.explain(&first).is_some());
+        (0..REMEMBERED).for_each(|_| drop(remember(&trails, Duration::ZERO, None)));
+        assert_eq!(trails.explain(&first), None);
+        assert!(trails.explain(&failed).is_some(), "it failed less than an hour ago");
+        (0..FAILED).for_each(|_| drop(remember(&trails, FAILED_FOR * 2, Some(Problem::Refused))));
+        assert_eq!(trails.explain(&failed), None, "a thousand others failed since");
+        remember(&trails, Duration::ZERO, Some(Problem::Refused));
+        assert_eq!(trails.failed.lock().len(), 1, "what is older than an hour goes");
+    }
+
+    #[test]
+    fn a_number_finds_its_own_request_only() {
+        let trails = Trails::new(3);
+        let (first, second) = (remember(&trails, Duration::ZERO, None), remember(&trails, Duration::ZERO, None));
+        assert!(trails.explain(&first).unwrap().contains(&format!("\nid {first}\n")));
+        assert_ne!(first, second);
+        for other in ["", "-", "0-0-0", &first[1..], &format!("{first}-0"), &format!("{first}0")] {
+            assert_eq!(trails.explain(other), None, "{other:?}");
+        }
+        assert!(trails.explain_last().unwrap().contains(&second));
+    }
+
+    #[test]
+    fn what_a_client_calls_its_request_commands_no_terminal() {
+        let trails = Trails::new(1);
+        let mut trail = trails.begin();
+        trail.request_id.extend_from_slice("a\u{9b}31mb\u{85}ü\u{ff}".as_bytes());
+        trail.request_id.push(0xff);
+        trails.end(trail, ended(Duration::ZERO, None));
+        let text = trails.explain_last().unwrap();
+        assert!(text.contains("X-Request-Id a\u{fffd}31mb\u{fffd}üÿ\u{fffd}\n"), "{text:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_tried_for_ever_is_remembered_in_bounded_space() {
+        let trails = Trails::new(1);
+        let mut trail = trails.begin();
+        let address = "10.0.0.1:80".parse().unwrap();
+        (0..1000).for_each(|_| trail.failed(clock::now(), Some(address), &Problem::Refused));
+        assert_eq!(trail.steps.len(), STEPS);
+        let name = trail.name();
+        trails.end(trail, ended(Duration::ZERO, None));
+        let text = trails.explain(&name).unwrap();
+        assert!(text.ends_with("answered with 200\n"), "{text}");
     }
 }
