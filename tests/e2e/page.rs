@@ -213,11 +213,15 @@ fn why_a_request_went_where_it_went_is_asked_on_the_page_itself() {
     assert_eq!(bed.ask("POST /broken HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").status, 502);
     let page = Browser::open(&url(&bed), WIDE, false, true);
     let says = |text: &str| eventually(&format!("the page says {text:?}"), || page.text().contains(text));
+    says("Failed requests");
     // Its policy lets the form go to the proxy.
     page.value("document.getElementById('id').value = 'order 7/ü'; document.forms[0].requestSubmit(); true");
     says("X-Request-Id order 7/ü");
-    page.value("history.back(); true");
+    page.value(&format!("location.assign('{}'); true", url(&bed)));
     says("Failed requests");
-    page.value("[...document.querySelectorAll('td a')].find((a) => a.innerText === 'why').click(); true");
-    says("answered with 502: the replica closed the connection without a response");
+    let click = "[...document.querySelectorAll('td a')].find((a) => a.innerText === 'why').click()";
+    eventually("the link tells why", || {
+        page.value(click);
+        page.text().contains("answered with 502: the replica closed the connection without a response")
+    });
 }

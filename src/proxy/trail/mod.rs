@@ -186,7 +186,7 @@ impl Trail {
         let traceparent = text(&self.traceparent);
         let trace = traceparent.split('-').nth(1).unwrap_or_default();
         let names = [&text(&self.request_id), &traceparent, trace];
-        !name.is_empty() && (names.contains(&name) || self.id.is(name))
+        !name.is_empty() && (names.contains(&name) || self.id.to_string() == name)
     }
 
     fn reset(&mut self) {
@@ -203,15 +203,6 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
 /// For a terminal: Unicode has control characters that a field's value may hold, and terminals obey them.
 fn shown(bytes: &[u8]) -> String {
     text(bytes).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-impl Id {
-    fn is(self, name: &str) -> bool {
-        let mut parts = name.split('-');
-        let mut next = |radix| parts.next().and_then(|part| u64::from_str_radix(part, radix).ok());
-        (next(16), next(10), next(10)) == (Some(self.process.into()), Some(self.worker as u64), Some(self.number))
-            && parts.next().is_none()
-    }
 }
 
 impl fmt::Display for Id {
