@@ -107,8 +107,8 @@ pub struct Table {
 }
 
 impl Proxy {
-    /// A proxy that serves `table` on so many threads.
-    pub fn new(table: Table, workers: usize) -> Arc<Self> {
+    /// A proxy that serves `table`.
+    pub fn new(table: Table) -> Arc<Self> {
         Arc::new(Proxy {
             table: ArcSwap::from_pointee(table),
             draining: AtomicBool::new(false),
@@ -119,7 +119,7 @@ impl Proxy {
             started: clock::now(),
             metrics: Arc::default(),
             memory: memory::Memory::default(),
-            trails: Trails::new(workers),
+            trails: Trails::new(),
             foreign: Occasion::default(),
             ring: Occasion::default(),
         })

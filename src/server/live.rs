@@ -63,7 +63,7 @@ impl Live {
             })
             .collect();
         let live = Arc::new(Live {
-            proxy: Proxy::new(table(&config, upstreams), workers),
+            proxy: Proxy::new(table(&config, upstreams)),
             source,
             sockets,
             workers,

@@ -36,7 +36,7 @@ async fn a_panic_in_one_request_ends_that_one_only() {
         router: Router::new(&[route(1, "/panic"), route(0, "/fine")]),
         upstreams: vec![(nobody, Arc::new(quick))],
     };
-    let proxy = Proxy::new(table, 1);
+    let proxy = Proxy::new(table);
     let listener = Bound::new("127.0.0.1:0".parse().unwrap(), true, 1, false).unwrap().listen().unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let limit = ConnectionLimit::new(10);

@@ -98,10 +98,13 @@ fn better_ones(line: &Line, table: &Table) -> Vec<String> {
     for figure in line.figures.iter().filter(|figure| figure.measure.is_judged()) {
         let of = |kind: Kind| table.median(*figure, kind).filter(|_| line.compares(table, kind));
         let Some(ours) = of(Kind::Evenkeel) else { continue };
-        // By the rounds that both have: where they have none in common, by the medians.
+        // By the medians, and round by round as well: medians of few rounds may be of different hours of a machine.
         let is_better = |kind: Kind, value: f64| {
             let ratio = table.by_ours(*figure, kind).unwrap_or(value / ours);
-            if figure.measure == Measure::Rate { ratio > CLEARLY } else { ratio * CLEARLY < 1.0 }
+            match figure.measure {
+                Measure::Rate => value > ours * CLEARLY && ratio > CLEARLY,
+                _ => value * CLEARLY < ours && (ratio * CLEARLY < 1.0 || value <= 0.0),
+            }
         };
         let others = Kind::ALL.into_iter().filter(|kind| kind.is_proxy() && *kind != Kind::Evenkeel);
         let better = others.filter_map(|kind| Some((kind, of(kind)?))).filter(|(kind, value)| is_better(*kind, *value));

@@ -1,8 +1,8 @@
 //! Why a request went where it went: what each of the last requests met, step by step.
 //!
-//! A request writes its steps into a [`Trail`] of its own, which is swapped at its end for the oldest one of its worker's
-//! ring: once the ring is full, nothing is allocated and nothing copied. Each ring is locked by its own thread alone, but
-//! for the moments in which the operator asks.
+//! A request writes its steps into a [`Trail`] of its own, which is swapped at its end for the oldest one of a ring: once the
+//! ring is full, nothing is allocated and nothing copied. All workers share the ring, so that it holds the last requests
+//! whichever of them served them; they lock it for as long as it takes to swap two pointers.
 
 mod explanation;
 
@@ -14,17 +14,16 @@ use crate::upstream::Seen;
 use crate::worker;
 use parking_lot::Mutex;
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Requests that are remembered, whatever became of them, over all workers.
+/// Requests that are remembered, whatever became of them.
 const REMEMBERED: usize = 1024;
 
 /// Failed requests that are remembered beside them, …
@@ -216,48 +215,32 @@ impl fmt::Display for Id {
 pub(super) struct Trails {
     /// Part of each number: those of the process before, in its log, are not taken for ours.
     process: u32,
-    rings: Box<[Ring]>,
+    /// Those that did not fail, oldest first.
+    ended: Mutex<VecDeque<Box<Trail>>>,
     failed: Mutex<VecDeque<Box<Trail>>>,
 }
 
-#[derive(Debug)]
-struct Ring {
-    begun: AtomicU64,
-    /// Oldest first.
-    ended: Mutex<VecDeque<Box<Trail>>>,
-    capacity: usize,
-}
-
 thread_local! {
-    /// In boxes, so that a request's future stays small and a ring moves pointers.
+    /// Requests that this thread has begun.
+    static BEGUN: Cell<u64> = const { Cell::new(0) };
+    /// In boxes, so that a request's future stays small and the ring moves pointers.
     #[allow(clippy::vec_box)]
-    static TRAILS: RefCell<Vec<Box<Trail>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: RefCell<Vec<Box<Trail>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Trails {
-    /// For so many workers.
-    pub(super) fn new(workers: usize) -> Self {
-        let workers = workers.max(1);
-        let ring =
-            || Ring { begun: AtomicU64::new(0), ended: Mutex::default(), capacity: REMEMBERED.div_ceil(workers) };
-        Trails {
-            process: worker::with_rng(|rng| rng.u32(..)),
-            rings: (0..workers).map(|_| ring()).collect(),
-            failed: Mutex::default(),
-        }
-    }
-
-    fn ring(&self, worker: usize) -> &Ring {
-        &self.rings[worker.min(self.rings.len() - 1)]
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Trails { process: worker::with_rng(|rng| rng.u32(..)), ended: Mutex::default(), failed: Mutex::default() }
     }
 
     /// For a request that begins.
     pub(super) fn begin(&self) -> Box<Trail> {
-        let mut trail = TRAILS.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut trail = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
         trail.reset();
-        let worker = worker::index();
-        let number = self.ring(worker).begun.fetch_add(1, Ordering::Relaxed);
-        trail.id = Id { process: self.process, worker, number };
+        let number = BEGUN.get();
+        BEGUN.set(number + 1);
+        trail.id = Id { process: self.process, worker: worker::index(), number };
         trail
     }
 
@@ -269,15 +252,14 @@ impl Trails {
             self.remember_failed(trail);
             return;
         }
-        let ring = self.ring(worker::index());
         let oldest = {
-            let mut ended = ring.ended.lock();
-            let oldest = if ended.len() >= ring.capacity { ended.pop_front() } else { None };
+            let mut ended = self.ended.lock();
+            let oldest = if ended.len() >= REMEMBERED { ended.pop_front() } else { None };
             ended.push_back(trail);
             oldest
         };
         if let Some(oldest) = oldest {
-            TRAILS.with_borrow_mut(|spare| {
+            SPARES.with_borrow_mut(|spare| {
                 if spare.len() < SPARE {
                     spare.push(oldest);
                 }
@@ -308,8 +290,7 @@ impl Trails {
     fn explain_those(&self, most: usize, wanted: impl Fn(&Trail) -> bool) -> Option<String> {
         let now = clock::now();
         let mut found: Vec<(Instant, String)> = Vec::new();
-        let rings = self.rings.iter().map(|ring| &ring.ended).chain([&self.failed]);
-        for ring in rings {
+        for ring in [&self.ended, &self.failed] {
             let ring = ring.lock();
             let those = ring.iter().rev().filter(|trail| wanted(trail)).take(most);
             found.extend(those.filter_map(|trail| Some((trail.ended_at()?, trail.explain(now)?))));
@@ -349,7 +330,7 @@ mod tests {
     // P21
     #[test]
     fn the_last_thousand_are_known_and_of_failed_ones_those_of_an_hour() {
-        let trails = Trails::new(1);
+        let trails = Trails::new();
         let failed = remember(&trails, Duration::ZERO, Some(Problem::Refused));
         let first = remember(&trails, Duration::ZERO, None);
         assert!(trails.explain(&first).is_some());
@@ -364,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_number_finds_its_own_request_only() {
-        let trails = Trails::new(3);
+        let trails = Trails::new();
         let (first, second) = (remember(&trails, Duration::ZERO, None), remember(&trails, Duration::ZERO, None));
         assert!(trails.explain(&first).unwrap().contains(&format!("\nid {first}\n")));
         assert_ne!(first, second);
@@ -376,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_a_client_calls_its_request_commands_no_terminal() {
-        let trails = Trails::new(1);
+        let trails = Trails::new();
         let mut trail = trails.begin();
         trail.request_id.extend_from_slice("a\u{9b}31mb\u{85}ü\u{ff}".as_bytes());
         trail.request_id.push(0xff);
@@ -387,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_tried_for_ever_is_remembered_in_bounded_space() {
-        let trails = Trails::new(1);
+        let trails = Trails::new();
         let mut trail = trails.begin();
         let address = "10.0.0.1:80".parse().unwrap();
         (0..1000).for_each(|_| trail.failed(clock::now(), Some(address), &Problem::Refused));
