@@ -1,5 +1,6 @@
 //! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status`, `/why` and `/ready` on the
-//! `admin` address, read-only. A socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers `/ready` where `admin` is off.
+//! `admin` address, read-only. A socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers
+//! `/ready` where `admin` is off.
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
 //! request each, a time for the request's head and one for the whole. One connection too many closes the oldest that has

@@ -32,12 +32,6 @@ impl EndpointStatus {
         self.window.is_some_and(|window| self.in_flight >= window || self.since_seconds < WARMING_UP)
     }
 
-    /// Its container's name, as the terminal has it before [`EndpointStatus::remark`].
-    pub fn named_remark(&self) -> String {
-        let parts = [self.name.clone().unwrap_or_default(), self.remark()];
-        parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join(": ")
-    }
-
     /// Why it is as it is, and what else is worth saying.
     pub fn remark(&self) -> String {
         let mut remarks = Vec::new();
@@ -54,6 +48,14 @@ impl EndpointStatus {
             remarks.push(count(self.streams as usize, "stream"));
         }
         remarks.join(", ")
+    }
+
+    /// The same behind its container's name, if that is known.
+    pub fn named_remark(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name}: {}", self.remark()),
+            None => self.remark(),
+        }
     }
 }
 

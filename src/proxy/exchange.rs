@@ -209,12 +209,15 @@ impl Exchange<'_> {
                 },
             };
             attempts.made += 1;
+            let before = attempts.endpoints.len();
             let mut failed = match self.link(lease, attempts, now).await {
                 Err(failed) => {
                     let ended = clock::now();
                     attempts.waited += ended.saturating_duration_since(now);
-                    let whom = attempts.endpoints.last().copied();
-                    attempts.trail.failed(ended, whom, &failed.problem);
+                    // Two, where a second connect raced the first.
+                    for address in &attempts.endpoints[before..] {
+                        attempts.trail.failed(ended, *address, &failed.problem);
+                    }
                     failed
                 }
                 Ok((lease, link)) => {
@@ -228,7 +231,7 @@ impl Exchange<'_> {
                         Attempt::Failed(failed) => {
                             attempts.waited += failed.waited;
                             attempts.note(id, address);
-                            attempts.trail.failed(clock::now(), Some(address), &failed.problem);
+                            attempts.trail.failed(clock::now(), address, &failed.problem);
                             failed
                         }
                     }

@@ -90,14 +90,15 @@ impl Turn<'_> {
             let failure = self.failure(problem, head, &attempts, began, limits.log_query);
             upstream.failures().add(upstream.name(), failure, || upstream.explain_unusable())
         });
-        let (client, answered) = (self.peer, attempts.status);
+        let (client, answered, cut) = (self.peer, attempts.status, matches!(end, End::Cut(_)));
         let ended = |status: u16| {
             let took = clock::now().saturating_duration_since(began);
             upstream.metrics().request(worker::index(), status, took);
             log::request(upstream.name(), client, head, limits, status, took, &attempts);
             let Attempts { trail, waited, .. } = attempts;
             let upstream = upstream.name().clone();
-            proxy.trails.end(trail, Ended { upstream, client, began, took, waited, status, problem: failed, unusable });
+            let problem = failed;
+            proxy.trails.end(trail, Ended { upstream, client, began, took, waited, status, cut, problem, unusable });
         };
         let closes = config.on_failure == OnFailure::Close;
         match end {

@@ -63,8 +63,7 @@ fn describe(what: &What, picked: &mut Option<SocketAddr>) -> String {
             };
             format!("to {address} on a {connection} connection{other}")
         }
-        What::Failed(None, problem) => format!("failed: {}", problem.text()),
-        What::Failed(Some(address), problem) => format!("failed at {address}: {}", problem.text()),
+        What::Failed(address, problem) => format!("failed at {address}: {}", problem.text()),
     }
 }
 
@@ -79,7 +78,7 @@ struct Pick<'a> {
 
 impl Pick<'_> {
     fn was_tried(&self, address: SocketAddr) -> bool {
-        self.before.iter().any(|step| matches!(&step.what, What::Failed(Some(failed), _) if *failed == address))
+        self.before.iter().any(|step| matches!(&step.what, What::Failed(failed, _) if *failed == address))
     }
 
     /// The score of the one that was picked.
@@ -161,6 +160,8 @@ fn line(text: &mut String, at: Duration, what: &str) {
 
 fn outcome(ended: &Ended) -> String {
     let mut text = match (&ended.problem, ended.status) {
+        (Some(problem), status) if ended.cut => format!("its answer, {status}, was cut: {}", problem.text()),
+        (None, status) if ended.cut => format!("its answer, {status}, was cut: its client broke off its request"),
         (Some(problem), 0) => format!("the connection was closed: {}", problem.text()),
         (Some(problem), status) => format!("answered with {status}: {}", problem.text()),
         (None, 0) => "its client left".to_owned(),

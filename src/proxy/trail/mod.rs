@@ -81,6 +81,8 @@ pub(super) struct Ended {
     pub(super) waited: Duration,
     /// What its client was told; 0: nothing.
     pub(super) status: u16,
+    /// It was told that in part only.
+    pub(super) cut: bool,
     /// Why no replica answered it whole.
     pub(super) problem: Option<Problem>,
     /// Why replicas got no requests then.
@@ -103,8 +105,8 @@ enum What {
     Moved(SocketAddr),
     /// It has a connection to this one.
     Connected(SocketAddr, Connected),
-    /// It failed, there or before it was anywhere.
-    Failed(Option<SocketAddr>, Problem),
+    /// It failed there.
+    Failed(SocketAddr, Problem),
 }
 
 /// What a request is sent on.
@@ -145,8 +147,8 @@ impl Trail {
         self.step(at, What::Connected(address, connected));
     }
 
-    /// An attempt failed, at `address` if it was at anybody's.
-    pub(super) fn failed(&mut self, at: Instant, address: Option<SocketAddr>, problem: &Problem) {
+    /// An attempt failed there.
+    pub(super) fn failed(&mut self, at: Instant, address: SocketAddr, problem: &Problem) {
         self.step(at, What::Failed(address, problem.clone()));
     }
 
@@ -188,10 +190,14 @@ impl Trail {
         !name.is_empty() && (names.contains(&name) || self.id.to_string() == name)
     }
 
+    /// Nothing of the request before stays, above all not its names.
     fn reset(&mut self) {
         self.steps.clear();
         self.seen.clear();
         self.ended = None;
+        self.line.clear();
+        self.request_id.clear();
+        self.traceparent.clear();
     }
 }
 
@@ -315,6 +321,7 @@ mod tests {
             took: Duration::ZERO,
             waited: Duration::ZERO,
             status: 200,
+            cut: false,
             problem,
             unusable: None,
         }
@@ -356,6 +363,16 @@ mod tests {
     }
 
     #[test]
+    fn a_request_has_no_name_of_another_that_was_remembered_in_the_same_place() {
+        let trails = Trails::new();
+        let mut trail = trails.begin();
+        trail.request_id.extend_from_slice(b"theirs");
+        trails.end(trail, ended(Duration::ZERO, None));
+        let named = (0..REMEMBERED + SPARE).filter(|_| remember(&trails, Duration::ZERO, None) == "theirs").count();
+        assert_eq!(named, 0);
+    }
+
+    #[test]
     fn what_a_client_calls_its_request_commands_no_terminal() {
         let trails = Trails::new();
         let mut trail = trails.begin();
@@ -371,7 +388,7 @@ mod tests {
         let trails = Trails::new();
         let mut trail = trails.begin();
         let address = "10.0.0.1:80".parse().unwrap();
-        (0..1000).for_each(|_| trail.failed(clock::now(), Some(address), &Problem::Refused));
+        (0..1000).for_each(|_| trail.failed(clock::now(), address, &Problem::Refused));
         assert_eq!(trail.steps.len(), STEPS);
         let name = trail.name();
         trails.end(trail, ended(Duration::ZERO, None));
