@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// While a request may be moved away from an endpoint that is declared down, this is how soon it notices.
-const MOVE_TICK: Duration = Duration::from_millis(100);
+pub(super) const MOVE_TICK: Duration = Duration::from_millis(100);
 
 /// Interim responses that one request may bring. Servers send one or two; more is a flood.
 const MAX_INTERIM: u32 = 32;

@@ -1,6 +1,7 @@
 //! One client's connection: request after request, until one side ends it.
 
 use super::answer::{Asked, Problem};
+use super::attempt::MOVE_TICK;
 use super::exchange::{Caller, End};
 use super::fields::Framing;
 use super::guard::Guard;
@@ -22,7 +23,7 @@ use crate::worker::{self, Heads};
 use arc_swap::Cache;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// An answer that ends the connection is followed by a wait for the client to read it and close: closing at once with
@@ -45,18 +46,20 @@ struct Client {
     heads: Heads,
 }
 
-/// Serves `stream` until it ends.
-pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+/// Serves `stream` from `at` until it ends.
+pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, permit: Permit, at: Instant) {
     let (mut reader, writer) = socket::split(stream);
     let mut table = Cache::new(&proxy.table);
-    let timer = Timer::new(clock::now() + table.load().server.client_idle);
+    // For nothing at first: a request that comes soon, as most do, finds it early enough for its own deadlines.
+    let timer = Timer::new(at + MOVE_TICK);
+    let mut accepted = Some(at);
     let mut client = Client { writer, timer, peer, heads: Heads::default() };
-    let mut fresh = true;
     loop {
         if reader.ahead().is_empty() {
             reader.rest();
             worker::give_back_heads(std::mem::take(&mut client.heads));
-            let now = clock::now();
+            let fresh = accepted.take();
+            let now = fresh.unwrap_or_else(clock::now);
             if !permit.rest(proxy.millis_at(now)) {
                 return;
             }
@@ -69,7 +72,7 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
                 return;
             }
             // A connection is one of HTTP/2 from its first byte on, or never. On the heap, as few are.
-            if std::mem::take(&mut fresh) && http2::begins(reader.ahead()) {
+            if fresh.is_some() && http2::begins(reader.ahead()) {
                 let patience = table.load().server.header_timeout;
                 if Box::pin(client.speaks_http2(&mut reader, patience)).await {
                     return Box::pin(http2::serve(&proxy, reader, client.writer, peer, &permit)).await;
@@ -78,7 +81,8 @@ pub(super) async fn serve(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr
             client.heads = worker::heads();
         }
         // On the heap, and only while it runs: it is some kilobytes, which a resting connection does not hold.
-        match Box::pin(client.serve(&proxy, table.load(), reader)).await {
+        let turn = Box::write(Box::new_uninit(), client.serve(&proxy, table.load(), reader));
+        match Box::into_pin(turn).await {
             Some(next) => reader = next,
             None => return,
         }

@@ -6,7 +6,7 @@
 //! that is not well-formed; what may be mended in a response is mended before ([`super::mend`]).
 
 use super::guard::MAX_LINES;
-use super::syntax::{is_text, is_token};
+use super::syntax::{is_text, is_token, token_length};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -196,9 +196,9 @@ impl Fields {
     /// Takes in one line; true if it is a `Connection` that names other fields.
     fn line(&mut self, head: &[u8], line: &Line) -> Result<bool, Fault> {
         let text = &head[line.text.clone()];
-        let colon = memchr::memchr(b':', text).ok_or(Fault::Shape)?;
+        let colon = token_length(text);
         let name = &text[..colon];
-        if !is_token(name) || !is_text(&text[colon + 1..]) {
+        if name.is_empty() || text.get(colon) != Some(&b':') || !is_text(&text[colon + 1..]) {
             return Err(Fault::Shape);
         }
         let value = trimmed(head, line.text.start + colon + 1..line.text.end);
@@ -425,8 +425,9 @@ fn split<'h>(head: &'h [u8], line: &Line) -> (&'h [u8], &'h [u8]) {
 /// `span` without white space at its ends.
 fn trimmed(head: &[u8], span: Span) -> Span {
     let text = &head[span.clone()];
-    let start = span.start + (text.len() - text.trim_ascii_start().len());
-    start..start + text.trim_ascii().len()
+    let value = text.trim_ascii_start();
+    let start = span.end - value.len();
+    start..start + value.trim_ascii_end().len()
 }
 
 /// Digits and nothing else, within 63 bits (what many a peer counts in).

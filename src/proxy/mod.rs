@@ -125,10 +125,10 @@ impl Proxy {
         })
     }
 
-    /// Serves one client's connection until it ends. Its socket sends small writes at once. The permit is given back once
-    /// the socket is closed.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-        client::serve(self, stream, peer, permit).await;
+    /// Serves one client's connection from `at` until it ends. Its socket sends small writes at once. The permit is given
+    /// back once the socket is closed.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Permit, at: Instant) {
+        client::serve(self, stream, peer, permit, at).await;
     }
 
     /// What is served now.
@@ -201,7 +201,8 @@ impl Proxy {
         self.millis_at(clock::now())
     }
 
-    fn millis_at(&self, now: Instant) -> u64 {
+    /// The same at `now`.
+    pub fn millis_at(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 

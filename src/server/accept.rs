@@ -9,7 +9,7 @@ use crate::proxy::{Admission, ConnectionLimit, Permit, Proxy};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -57,7 +57,7 @@ pub(super) async fn serve(
             _ = sweep.tick() => sweep_kept(&proxy),
             Some(permit) = permitted(&mut waiting) => {
                 if let Some(newcomer) = waiting.take() {
-                    newcomer.connection.serve(permit);
+                    newcomer.serve(permit);
                 }
             }
             // Lazily: a disabled branch is built all the same.
@@ -108,6 +108,8 @@ struct Connection {
     proxy: Arc<Proxy>,
     stream: TcpStream,
     peer: SocketAddr,
+    /// When its service begins.
+    at: Instant,
 }
 
 impl Connection {
@@ -115,12 +117,12 @@ impl Connection {
         proxy.metrics().accepted.fetch_add(1, Ordering::Relaxed);
         // An IPv4 client of a listener for both families comes as ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Connection { proxy: proxy.clone(), stream, peer }
+        Connection { proxy: proxy.clone(), stream, peer, at: clock::now() }
     }
 
     /// Serves it if the limit permits; else it has to wait.
     fn admit(self, limit: &Arc<ConnectionLimit>) -> Option<Waiting> {
-        match limit.admit(self.peer.ip(), self.proxy.millis()) {
+        match limit.admit(self.peer.ip(), self.proxy.millis_at(self.at)) {
             Admission::Permitted(permit) => {
                 self.serve(permit);
                 None
@@ -130,8 +132,9 @@ impl Connection {
     }
 
     fn serve(self, permit: Permit) {
-        let Connection { proxy, stream, peer } = self;
-        permit.spawn(|permit| proxy.serve(stream, peer, permit));
+        let Connection { proxy, stream, peer, at } = self;
+        // On the heap: the runtime moves what it is given to spawn and what it is done with, whole.
+        permit.spawn(|permit| Box::pin(proxy.serve(stream, peer, permit, at)));
     }
 }
 
@@ -142,15 +145,20 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Its permit has come.
+    fn serve(self, permit: Permit) {
+        Connection { at: clock::now(), ..self.connection }.serve(permit);
+    }
+
     /// Serves it once it may be, at the end of the process, where the listener cannot wait for that.
     fn serve_in_time(self, limit: &Arc<ConnectionLimit>) {
-        let Waiting { connection, mut permit } = self;
         let limit = limit.clone();
         tokio::spawn(async move {
+            let mut newcomer = self;
             loop {
                 tokio::select! {
-                    permit = &mut permit => return permit.map_or((), |permit| connection.serve(permit)),
-                    () = sleep(LOOK) => limit.make_room(connection.proxy.millis()),
+                    permit = &mut newcomer.permit => return permit.map_or((), |permit| newcomer.serve(permit)),
+                    () = sleep(LOOK) => limit.make_room(newcomer.connection.proxy.millis()),
                 }
             }
         });
