@@ -28,7 +28,7 @@
 //! proxy/      the data path: connections of both protocols, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
 //! admin/      the operator's page and its history, /metrics, /status, /why, /ready; the operator's orders
-//! command/    check, status, why, ready, drain, undrain, pause, resume, hold
+//! command/    init, check, status, why, ready, drain, undrain, pause, resume, hold
 //! failure.rs  failed requests: the log and the last fifty
 //! namespace.rs  what this container shares with others
 //! linux.rs    what other systems lack

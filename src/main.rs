@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use evenkeel::admin::verb::{self, Replica, Verb};
 use evenkeel::command;
+use evenkeel::command::init::{self, App, Place, Recipe};
 use evenkeel::server::{self, Source};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,20 @@ struct Arguments {
 enum Command {
     /// Validate the configuration, resolve and probe each upstream once, and say what was found. Exit status 0 or 1.
     Check,
+    /// Print the recipe that puts a proxy in front of each of these apps, to be pasted or piped. It does nothing by itself.
+    Init {
+        /// Where the apps run.
+        place: Place,
+        /// Each app and the port that it listens on in its container.
+        #[arg(required = true, value_name = "APP:PORT")]
+        apps: Vec<App>,
+        /// An app that calls them, which Dokku has to put on the network; may be given several times.
+        #[arg(long = "caller", value_name = "APP", value_parser = init::name)]
+        callers: Vec<String>,
+        /// The network [default: on Dokku one called evenkeel, in compose the file's own]
+        #[arg(long, value_name = "NAME", value_parser = init::name)]
+        network: Option<String>,
+    },
     /// Show the running proxy: every replica, its state, and why.
     Status {
         /// Redraw every second.
@@ -120,6 +135,18 @@ fn main() -> ExitCode {
         Some(Command::Undrain { replicas }) => return order(Verb::Undrain(replicas.named()), None),
         Some(Command::Pause { upstream }) => return order(Verb::Pause(upstream), None),
         Some(Command::Resume { upstream }) => return order(Verb::Resume(upstream), None),
+        Some(Command::Init { place, apps, callers, network }) => {
+            return match (Recipe { place, apps, callers, network }).text() {
+                Ok(text) => {
+                    print!("{text}");
+                    ExitCode::SUCCESS
+                }
+                Err(problem) => {
+                    eprintln!("evenkeel: {problem}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Some(Command::Check) | None => {}
     }
     let loaded = source.read().and_then(|file| Ok((source.parse(file.as_ref())?, file)));
@@ -131,7 +158,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some(Command::Check) = arguments.command {
-        return ask(command::check(&config, &source.file()));
+        return ask(command::check(&config, &source.file(), &source.sockets()));
     }
     // Held to the end: what is still buffered then is written.
     let _writer = start_log();

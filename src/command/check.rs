@@ -1,12 +1,14 @@
-//! `evenkeel check`: resolves and probes each upstream once, says what it found, and guesses what is wrong.
+//! `evenkeel check`: resolves and probes each upstream once, says what it found, guesses what is wrong, and which steps of the
+//! recipe are done.
 //!
 //! It asks as the running proxy would, through the same resolver and prober, but as a process of its own: run it where the
 //! proxy runs, in its container.
 
 use super::paint::Paint;
+use super::steps::steps;
 use crate::admin::wording::{count, latency};
 use crate::clock;
-use crate::config::{self, Config, Family, Host, HostHeader};
+use crate::config::{self, Config, Family, Host, HostHeader, Sockets};
 use crate::discovery::{Own, Resolve, Resolver};
 use crate::pool::{ProbeResult, Resolution, Unhealthy};
 use crate::probe::{Probe, Prober};
@@ -31,9 +33,10 @@ const DOKKU_PORT: u16 = 5000;
 /// A connect on a container network takes far less; a dropped SYN is no open port.
 const CONNECT: Duration = Duration::from_millis(500);
 
-/// Prints what is found. `file` is where `config` was read from, if it is there. Succeeds if each upstream has at least one
+/// Prints what is found. `file` is where `config` was read from, if it is there; `sockets` are those of the proxy that runs
+/// with it. Succeeds if each upstream has at least one
 /// replica that works.
-pub async fn check(config: &Config, file: &Path) -> ExitCode {
+pub async fn check(config: &Config, file: &Path, sockets: &Sockets) -> ExitCode {
     let paint = Paint::for_stdout();
     let origin = if file.exists() { file.display().to_string() } else { "the environment".to_owned() };
     println!(
@@ -49,6 +52,7 @@ pub async fn check(config: &Config, file: &Path) -> ExitCode {
         print!("{report}");
         all_work &= works;
     }
+    print!("{}", steps(config, sockets, &resolver, all_work, paint).await);
     if all_work { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -214,7 +218,7 @@ pub(super) async fn guess_name(config: &Config, host: &Host, resolution: &Resolu
 }
 
 /// Docker's DNS, on every network made by `docker network create`.
-const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+pub(super) const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// What may be wrong where no replica passes.
 async fn guess_failure(config: &Config, upstream: &config::Upstream, results: &[(SocketAddr, ProbeResult)]) -> String {

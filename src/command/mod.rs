@@ -1,12 +1,14 @@
-//! The commands beside running: `ready`, `status`, `why`, `check`, `hold`, and the orders `drain`, `undrain`, `pause`, `resume`.
+//! The commands beside running: `ready`, `status`, `why`, `check`, `init`, `hold`, and the orders `drain`, `undrain`, `pause`, `resume`.
 
 mod check;
 mod client;
 mod hold;
+pub mod init;
 mod order;
 mod paint;
 mod ready;
 mod status;
+mod steps;
 mod table;
 #[cfg(test)]
 mod tests;

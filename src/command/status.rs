@@ -50,7 +50,11 @@ fn over_the_last(text: &str) -> String {
     format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
-async fn fetch(sockets: &Sockets) -> Result<Status, String> {
+/// Asks the process that has these sockets.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) async fn fetch(sockets: &Sockets) -> Result<Status, String> {
     let (status, body) = match sockets.admin {
         Some(_) if sockets.reuse_port => client::get_locally(sockets, "/status").await?,
         admin => client::get(admin, "/status").await?,

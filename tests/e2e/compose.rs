@@ -34,7 +34,7 @@ impl Compose {
         command.env("IMAGE_PREFIX", IMAGE_PREFIX).env("POSTGRES_IMAGE", POSTGRES_IMAGE);
         let said = command.output().map_err(|e| format!("{command:?}: {e}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&said.stderr)) }
+        if said.status.success() { Ok(text(&said.stdout)) } else { Err(text(&[said.stdout, said.stderr].concat())) }
     }
 
     #[track_caller]

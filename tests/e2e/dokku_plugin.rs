@@ -40,19 +40,19 @@ const READING: &[&str] =
     &["apps:exists", "config:get", "enter", "network:exists", "network:report", "proxy:report", "ps:report"];
 
 /// A Dokku host, as far as the stand-in is one.
-struct Host {
+pub(super) struct Host {
     folder: tempfile::TempDir,
 }
 
 /// What a command left.
-struct Said {
-    good: bool,
-    text: String,
+pub(super) struct Said {
+    pub(super) good: bool,
+    pub(super) text: String,
 }
 
 impl Host {
     /// With the image that the plugin asks for, and no app.
-    fn new() -> Host {
+    pub(super) fn new() -> Host {
         let host = Host { folder: tempfile::tempdir().unwrap() };
         for folder in ["dokku/apps", "dokku/containers", "dokku/networks", "dokku/global", "lib/data/evenkeel"] {
             fs::create_dir_all(host.path(folder)).unwrap();
@@ -62,7 +62,7 @@ impl Host {
     }
 
     /// `web`, whose CHECK_DB_URL leads to `db-checker`, both deployed; `network` is what they share, if there is one.
-    fn with_web_and_db_checker(network: Option<&str>) -> Host {
+    pub(super) fn with_web_and_db_checker(network: Option<&str>) -> Host {
         let host = Host::new();
         if let Some(network) = network {
             host.write(&format!("dokku/networks/{network}"), "");
@@ -76,13 +76,13 @@ impl Host {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
         fs::write(self.path(name), text).unwrap();
     }
 
     /// An app that was deployed long ago.
-    fn app(&self, name: &str, port: u16, network: Option<&str>, variables: &[(&str, &str)]) {
+    pub(super) fn app(&self, name: &str, port: u16, network: Option<&str>, variables: &[(&str, &str)]) {
         self.write(&format!("dokku/apps/{name}/port"), &port.to_string());
         fs::create_dir_all(self.path(&format!("dokku/apps/{name}/env"))).unwrap();
         fs::create_dir_all(self.path(&format!("dokku/apps/{name}/property"))).unwrap();
@@ -100,22 +100,30 @@ impl Host {
         self.write(&format!("dokku/apps/{app}/env/{variable}"), value);
     }
 
-    fn variable(&self, app: &str, variable: &str) -> String {
+    pub(super) fn variable(&self, app: &str, variable: &str) -> String {
         fs::read_to_string(self.path(&format!("dokku/apps/{app}/env/{variable}"))).unwrap()
     }
 
     fn dokku(&self, arguments: &str) -> Said {
+        let mut command = Command::new(Path::new(ROOT).join("testbed/dokku/dokku"));
+        // What `dokku --app` leaves in the environment must not reach the commands that the plugin gives.
+        self.run(command.args(arguments.split(' ')).env("DOKKU_APP_NAME", "another"))
+    }
+
+    /// Runs a script as an operator's shell on the host does.
+    pub(super) fn sh(&self, script: &str) -> Said {
+        self.run(Command::new("sh").args(["-c", script]))
+    }
+
+    fn run(&self, command: &mut Command) -> Said {
         let standin = Path::new(ROOT).join("testbed/dokku");
         let path = format!("{}:{}", standin.display(), std::env::var("PATH").unwrap());
-        let output = Command::new(standin.join("dokku"))
-            .args(arguments.split(' '))
+        let output = command
             .env("PATH", path)
             .env("PLUGIN", Path::new(ROOT).join("deploy/dokku-plugin"))
             .env("DOKKU_STANDIN", self.path("dokku"))
             .env("DOKKU_LIB_ROOT", self.path("lib"))
             .env("EVENKEEL_RETIRE_POLL", "0")
-            // What `dokku --app` leaves in the environment must not reach the commands that the plugin gives.
-            .env("DOKKU_APP_NAME", "another")
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -148,19 +156,19 @@ impl Host {
     }
 
     /// Of these, those that change something.
-    fn changes(&self) -> Vec<String> {
+    pub(super) fn changes(&self) -> Vec<String> {
         let calls = self.calls();
         calls.into_iter().filter(|call| !READING.contains(&command(call))).collect()
     }
 
     /// Whom the running containers of `app` reach by its variable.
     #[track_caller]
-    fn reached(&self, app: &str, variable: &str) -> String {
+    pub(super) fn reached(&self, app: &str, variable: &str) -> String {
         self.good(&format!("standin:reach {app} {variable}")).trim().to_owned()
     }
 
     /// All that is set and all that runs, by name; containers without their numbers.
-    fn everything(&self) -> BTreeMap<String, String> {
+    pub(super) fn everything(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         let mut folders = vec![self.folder.path().to_owned()];
         while let Some(folder) = folders.pop() {

@@ -52,6 +52,7 @@ mod hangups;
 mod http2;
 mod http2_floods;
 mod images;
+mod init;
 mod limits;
 mod manifests;
 mod manuals;

@@ -48,6 +48,14 @@ const COVERED: &[(&str, How)] = &[
     ("docker network connect demo dokku.postgres.db", Not(NO_HOST)),
     ("docker network disconnect", Not("named as what the proxy notices, which the tests of DNS do")),
     ("docker stop", Not("named as who gives the grace")),
+    (
+        "docker run --rm evenkeel:0.1.0 evenkeel init",
+        Run("the_recipe_for_compose_serves_beside_the_apps_file_and_check_says_which_steps_are_done"),
+    ),
+    (
+        "docker compose --file compose.yaml --file evenkeel.yaml",
+        Run("the_recipe_for_compose_serves_beside_the_apps_file_and_check_says_which_steps_are_done"),
+    ),
     ("docker run --read-only", Run("the_image_runs_confined_tells_its_health_and_ends_when_told")),
     ("docker run --ulimit", Not("an option of Docker alone; tests set the limit by `ulimit`")),
     ("docker run --network container:NAME", Run("ten_redeploys_beside_a_holder_lose_nothing")),
