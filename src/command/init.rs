@@ -120,12 +120,17 @@ set -eu
 # 1. A network on which containers know each other by name.
 dokku network:exists {network} 2>/dev/null || dokku network:create {network}
 
-# 2. The apps on it, beside the networks that they have. One that was not there is deployed once more.
+# 2. The apps on it, beside the networks that they have. One of which no container is there is deployed once more.
 for app in {attached}; do
-  networks=$(dokku network:report $app --network-computed-attach-post-create | tr , ' ')
-  case \" $networks \" in *\" {network} \"*) continue ;; esac
-  dokku network:set $app attach-post-create $networks {network}
-  dokku ps:rebuild $app
+  there=$(docker container ls --quiet --filter label=com.dokku.app-name=$app --filter network={network})
+  if [ -z \"$there\" ]; then
+    networks=$(dokku network:report $app --network-computed-attach-post-create | tr , ' ')
+    case \" $networks \" in
+      *\" {network} \"*) ;;
+      *) dokku network:set $app attach-post-create $networks {network} ;;
+    esac
+    dokku ps:rebuild $app
+  fi
 done
 ",
             apps = self.names(),

@@ -21,6 +21,11 @@ fn recipe(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// All that is set. Containers of before a deploy end at some time, whatever is run then.
+fn set(host: &Host) -> Vec<(String, String)> {
+    host.everything().into_iter().filter(|(name, _)| !name.starts_with("dokku/containers")).collect()
+}
+
 const CALL: &str =
     "dokku config:set --no-restart web CHECK_DB_URL=http://db-checker-proxy.web/ping && dokku ps:restart web";
 
@@ -52,11 +57,11 @@ fn the_recipe_for_dokku_does_what_is_not_done_and_the_caller_then_reaches_the_pr
         assert_eq!(host.reached("web", "CHECK_DB_URL"), "db-checker-proxy");
 
         // Once more changes nothing.
-        let before = host.everything();
+        let before = set(&host);
         host.changes();
         assert!(host.sh(&recipe).good);
         assert_eq!(host.changes(), proxy[2..], "nothing is created, and no app deployed anew");
-        assert_eq!(host.everything(), before);
+        assert_eq!(set(&host), before);
     }
 }
 
@@ -71,7 +76,7 @@ fn the_recipe_for_dokku_stops_where_a_step_fails_and_goes_on_when_it_is_run_agai
         // As one pastes it: what comes behind it is still run.
         let said = host.sh(&format!("{recipe}\necho the shell is still there"));
         assert!(said.text.contains("the stand-in was told to fail at"), "{step}: {}", said.text);
-        assert!(said.text.ends_with("the shell is still there\n"), "{step}: {}", said.text);
+        assert!(said.text.contains("the shell is still there\n"), "{step}: {}", said.text);
         assert!(host.changes().iter().all(|call| !call.starts_with("enter")), "{step}");
         host.write("dokku/fail", "");
         let said = host.sh(&recipe);
@@ -147,7 +152,7 @@ fn the_recipe_for_compose_serves_beside_the_apps_file_and_check_says_which_steps
     let mut wire = Wire::connect(at);
     wire.get("/nothing");
     assert_eq!(wire.response().unwrap().status, 404, "the app's own answer");
-    eventually("the last step is done", || step(5, "  done  1 request so far") || step(5, " requests so far"));
+    eventually("the last step is done", || step(5, "  done   1 request so far"));
 
     compose.run(&["stop", "app"]);
     eventually("a step that is no longer done is to do", || step(2, "  to do  app does not resolve"));

@@ -64,6 +64,7 @@ const COVERED: &[(&str, How)] = &[
     ("docker container create", Not("named as what Dokku runs")),
     ("export NETWORK=demo UPSTREAM=", Not("variables of the next command")),
     ("docker compose --project-name proxy --file deploy/compose/proxy.yaml", Not(BY_HAND)),
+    ("sh", Run("the_recipe_for_dokku_does_what_is_not_done_and_the_caller_then_reaches_the_proxy")),
     ("sh deploy/compose/redeploy.sh", Not(BY_HAND)),
     ("docker compose up", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
     ("docker compose exec proxy evenkeel", Run("compose_brings_up_the_whole_chain_and_scaling_is_noticed_by_itself")),
