@@ -19,7 +19,7 @@ TEST_THREADS ?= 4
 
 # In the second pass of the end-to-end tests the proxy has three threads. Left out are those on an engine, and those that
 # ask nothing of a proxy.
-ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals --skip dist::
+ONE_PASS = --skip on_engine --skip dokku --skip swarm --skip images --skip docker_dns --skip manifests --skip manuals --skip dist:: --skip init::
 
 .PHONY: demo test fuzz bench soak page-picture dist dist-compare lint deny setup
 
