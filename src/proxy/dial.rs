@@ -73,11 +73,14 @@ pub(super) async fn dial(
     conclude(upstream, loser, loss, attempts)
 }
 
-/// One connect. Where no descriptor is left for it, a kept connection gives its own.
+/// One connect. Where no descriptor is left for it, a kept connection gives its own, or another one where somebody else was
+/// quicker to take that.
 async fn connect(upstream: &Upstream, address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {
-    match try_to_connect(address, connect_timeout).await {
-        Err(DialError::Exhausted) if upstream.close_kept() => try_to_connect(address, connect_timeout).await,
-        result => result,
+    loop {
+        match try_to_connect(address, connect_timeout).await {
+            Err(DialError::Exhausted) if upstream.close_kept() => {}
+            result => return result,
+        }
     }
 }
 

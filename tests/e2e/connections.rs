@@ -155,7 +155,10 @@ fn a_kept_connection_gives_its_descriptor_where_none_is_left_for_a_new_one() {
         }
         serve(head, wire);
     });
-    let bed = Bed::around(network, vec![origin], |c| c.set("upstream.app.idle_timeout", "60s"));
+    // Nobody else needs a descriptor meanwhile: it could get the one that a kept connection gave.
+    let bed = Bed::around(network, vec![origin], |c| {
+        c.set("upstream.app.idle_timeout", "60s").set("dns.interval", "60s").set("upstream.app.probe.interval", "60s")
+    });
     let pid = bed.proxy.container().pid().to_string();
     let open = || -> BTreeSet<usize> {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
