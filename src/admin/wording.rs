@@ -52,9 +52,10 @@ impl EndpointStatus {
 
     /// The same behind its container's name, if that is known.
     pub fn named_remark(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{name}: {}", self.remark()),
-            None => self.remark(),
+        match (&self.name, self.remark()) {
+            (None, remark) => remark,
+            (Some(name), remark) if remark.is_empty() => name.clone(),
+            (Some(name), remark) => format!("{name}: {remark}"),
         }
     }
 }

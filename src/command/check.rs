@@ -34,8 +34,7 @@ const DOKKU_PORT: u16 = 5000;
 const CONNECT: Duration = Duration::from_millis(500);
 
 /// Prints what is found. `file` is where `config` was read from, if it is there; `sockets` are those of the proxy that runs
-/// with it. Succeeds if each upstream has at least one
-/// replica that works.
+/// with it. Succeeds if each upstream has at least one replica that works.
 pub async fn check(config: &Config, file: &Path, sockets: &Sockets) -> ExitCode {
     let paint = Paint::for_stdout();
     let origin = if file.exists() { file.display().to_string() } else { "the environment".to_owned() };

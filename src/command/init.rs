@@ -63,11 +63,12 @@ impl FromStr for App {
 /// # Errors
 /// What it may contain.
 pub fn name(text: &str) -> Result<String, String> {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    match begins && text.bytes().all(is_inner) {
-        true => Ok(text.to_owned()),
-        false => Err("is no name: write small letters, digits, '-', '_' and '.', as db-checker".to_owned()),
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match text.as_bytes() {
+        [first, rest @ ..] if first.is_ascii_alphanumeric() && rest.iter().copied().all(is_inner) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("is no name: write letters, digits, '-', '_' and '.', as db-checker".to_owned()),
     }
 }
 
@@ -106,10 +107,13 @@ impl Recipe {
 
     fn dokku(&self) -> String {
         let network = self.network.as_deref().unwrap_or(NETWORK);
-        let mut attached: Vec<_> = self.apps.iter().map(|app| &app.name).collect();
-        attached.extend(self.callers.iter().filter(|caller| self.apps.iter().all(|app| app.name != **caller)));
-        attached.dedup();
-        let attached = attached.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let mut attached: Vec<&str> = Vec::new();
+        for name in self.apps.iter().map(|app| &app.name).chain(&self.callers) {
+            if !attached.contains(&name.as_str()) {
+                attached.push(name);
+            }
+        }
+        let attached = attached.join(" ");
         let mut text = format!(
             "# Evenkeel in front of {apps}. Paste it on the Dokku host, or pipe it there: … | ssh root@HOST sh
 # The image has to be there: docker save evenkeel:{VERSION} | ssh root@HOST docker load
@@ -140,8 +144,14 @@ done
             let _ = write!(
                 text,
                 "
-# 3. The proxy of {name}: an app that is not for the public. Another app of that name is left alone.
-if [ \"$(dokku config:get {proxy} UPSTREAM 2>/dev/null || true)\" != {name}.web:{port} ]; then
+# 3. The proxy of {name}: an app that is not for the public. Another app of that name is left alone. One whose first deploy
+#    failed is made anew: Dokku would say of its image that nothing has changed.
+upstream=$(dokku config:get {proxy} UPSTREAM 2>/dev/null || true)
+if [ \"$upstream\" = {name}.web:{port} ] && [ \"$(dokku ps:report {proxy} --deployed)\" != true ]; then
+  dokku --force apps:destroy {proxy}
+  upstream=
+fi
+if [ \"$upstream\" != {name}.web:{port} ]; then
   dokku apps:create {proxy}
   dokku config:set --no-restart {proxy} UPSTREAM={name}.web:{port}
 fi
@@ -199,7 +209,7 @@ services:
 "
             );
             if let Some(network) = &self.network {
-                let _ = writeln!(text, "    networks: [{network}]");
+                let _ = writeln!(text, "    networks: [\"{network}\"]");
             }
         }
         text
@@ -222,7 +232,7 @@ mod tests {
         for text in ["db-checker:", "db-checker:0", "db-checker:65536", "db-checker:80:80", "a:x"] {
             assert!(refused(text).contains("1 to 65535"), "{text}");
         }
-        for text in [":80", "a b:80", "$(reboot):80", "-a:80", "Web:80", "a;b:80"] {
+        for text in [":80", "a b:80", "$(reboot):80", "-a:80", "a;b:80", "ä:80"] {
             assert!(refused(text).contains("is no name"), "{text}");
         }
     }

@@ -98,3 +98,40 @@ fn calls(status: Option<&Status>, sockets: &Sockets) -> Result<String, String> {
         "no request yet: have callers say http://NAME{port}/, NAME being this proxy's on the network, for the app's"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::UpstreamStatus;
+
+    #[test]
+    fn a_proxy_that_does_not_serve_yet_is_a_step_to_do() {
+        let ready = Status { listen: "[::]:80".to_owned(), ..Status::default() };
+        let waits = Status { not_ready: Some("DNS has not answered".to_owned()), ..ready.clone() };
+        let ends = Status { draining: true, ..ready.clone() };
+        assert_eq!(runs(Ok(&ready)).unwrap(), "ready, on [::]:80");
+        assert!(runs(Ok(&waits)).unwrap_err().ends_with("not ready: DNS has not answered"));
+        assert!(runs(Ok(&ends)).is_err());
+        assert_eq!(runs(Err(&"nobody listens".to_owned())).unwrap_err(), "nobody listens");
+    }
+
+    #[test]
+    fn requests_of_all_upstreams_count_as_calls() {
+        let sockets = |listen: &str| Sockets { listen: listen.parse().unwrap(), admin: None, reuse_port: false };
+        let status = |requests: &[u64]| {
+            let upstreams = requests.iter().map(|n| UpstreamStatus { requests: *n, ..UpstreamStatus::default() });
+            Status { upstreams: upstreams.collect(), ..Status::default() }
+        };
+        assert_eq!(calls(Some(&status(&[0, 2])), &sockets("[::]:80")).unwrap(), "2 requests so far");
+        let none = |listen: &str| calls(Some(&status(&[0])), &sockets(listen)).unwrap_err();
+        assert!(none("[::]:80").contains("say http://NAME/,") && none("[::]:8080").contains("say http://NAME:8080/,"));
+        assert!(calls(None, &sockets("[::]:80")).is_err(), "who does not run is not called");
+    }
+
+    #[test]
+    fn names_that_do_not_resolve_are_named() {
+        assert!(apps(&[]).is_ok());
+        assert_eq!(apps(&["a".to_owned()]).unwrap_err(), "a does not resolve; why is above");
+        assert_eq!(apps(&["a".to_owned(), "b".to_owned()]).unwrap_err(), "a, b do not resolve; why is above");
+    }
+}

@@ -73,15 +73,19 @@ pub(super) async fn dial(
     conclude(upstream, loser, loss, attempts)
 }
 
-/// One connect. Where no descriptor is left for it, a kept connection gives its own, or another one where somebody else was
-/// quicker to take that.
+/// Kept connections that give their descriptors for one connect at most: another thread may be quicker to take the first one.
+/// Not all of them, as what is lacking may be a port or memory, which none of them brings back.
+const GIVEN: usize = 3;
+
+/// One connect. Where no descriptor is left for it, a kept connection gives its own.
 async fn connect(upstream: &Upstream, address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {
-    loop {
+    for _ in 0..GIVEN {
         match try_to_connect(address, connect_timeout).await {
             Err(DialError::Exhausted) if upstream.close_kept() => {}
             result => return result,
         }
     }
+    try_to_connect(address, connect_timeout).await
 }
 
 async fn try_to_connect(address: SocketAddr, connect_timeout: Duration) -> Result<TcpStream, DialError> {

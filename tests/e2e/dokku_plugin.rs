@@ -149,7 +149,7 @@ impl Host {
     }
 
     /// The calls since the last question.
-    fn calls(&self) -> Vec<String> {
+    pub(super) fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.path("dokku/calls")).unwrap_or_default();
         let _ = fs::remove_file(self.path("dokku/calls"));
         calls.lines().map(Into::into).collect()

@@ -68,16 +68,30 @@ fn the_recipe_for_dokku_does_what_is_not_done_and_the_caller_then_reaches_the_pr
 #[test]
 fn the_recipe_for_dokku_stops_where_a_step_fails_and_goes_on_when_it_is_run_again() {
     let recipe = recipe(&["dokku", "db-checker:8080", "--caller", "web"]);
-    let steps = ["network:create", "ps:rebuild db-checker", "ps:rebuild web", "proxy:disable", "git:from-image"];
-    for step in steps {
+    for step in [
+        "network:create",
+        "network:set db-checker ",
+        "ps:rebuild db-checker",
+        "deploy db-checker",
+        "ps:rebuild web",
+        "proxy:disable",
+        "git:from-image",
+        "deploy db-checker-proxy",
+        "enter",
+    ] {
         let host = Host::with_web_and_db_checker(None);
         host.write("dokku/fail", &format!("{step}\n"));
-        host.changes();
+        host.calls();
         // As one pastes it: what comes behind it is still run.
         let said = host.sh(&format!("{recipe}\necho the shell is still there"));
-        assert!(said.text.contains("the stand-in was told to fail at"), "{step}: {}", said.text);
-        assert!(said.text.contains("the shell is still there\n"), "{step}: {}", said.text);
-        assert!(host.changes().iter().all(|call| !call.starts_with("enter")), "{step}");
+        let failed =
+            ["the stand-in was told to fail at", "the deploy of "].iter().any(|failed| said.text.contains(failed));
+        assert!(failed && said.text.contains("the shell is still there\n"), "{step}: {}", said.text);
+        // The last call is the one that failed, or the one whose deploy did.
+        let (command, app) = step.trim_end().split_once(' ').unwrap_or((step, ""));
+        let last = host.calls().pop().unwrap();
+        assert!(command == "deploy" || last.starts_with(command), "{step}: {last}");
+        assert!(last.contains(app), "{step}: {last}");
         host.write("dokku/fail", "");
         let said = host.sh(&recipe);
         assert!(said.good, "{step}: {}", said.text);
@@ -146,7 +160,8 @@ fn the_recipe_for_compose_serves_beside_the_apps_file_and_check_says_which_steps
     let step = |number: usize, mark: &str| {
         check().lines().any(|line| line.starts_with(&format!("{number}. ")) && line.contains(mark))
     };
-    eventually("all but the last step is done", || (1..=4).all(|number| step(number, "  done  ")));
+    eventually("all but the last step is done", || (1..=4).all(|number| step(number, "  done   ")));
+    assert!(step(4, "  done   ready, on [::]:80"), "{}", check());
     assert!(step(5, "  to do  no request yet: have callers say http://NAME/, "), "{}", check());
     let at: SocketAddr = ([127, 0, 0, 1], compose.port).into();
     let mut wire = Wire::connect(at);
@@ -156,5 +171,5 @@ fn the_recipe_for_compose_serves_beside_the_apps_file_and_check_says_which_steps
 
     compose.run(&["stop", "app"]);
     eventually("a step that is no longer done is to do", || step(2, "  to do  app does not resolve"));
-    assert!(step(3, "  to do  ") && step(4, "  done  "), "{}", check());
+    assert!(step(3, "  to do  ") && step(4, "  done   "), "{}", check());
 }

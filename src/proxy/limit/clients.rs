@@ -19,10 +19,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The connections, by their numbers, and in order while somebody has to go.
+/// By their numbers.
+type Connections = HashMap<u64, Connection, BuildHasherDefault<Counted>>;
+
+/// The connections, and in order while somebody has to go.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    connections: HashMap<u64, Connection, BuildHasherDefault<Counted>>,
+    connections: Connections,
     order: Option<Order>,
 }
 
@@ -82,7 +85,7 @@ impl Address {
 }
 
 impl Order {
-    fn new(connections: &HashMap<u64, Connection, BuildHasherDefault<Counted>>) -> Self {
+    fn new(connections: &Connections) -> Self {
         let mut lists: HashMap<IpAddr, (usize, Vec<(u64, u64)>)> = HashMap::new();
         for (number, connection) in connections {
             let (count, candidates) = lists.entry(connection.address).or_default();
