@@ -27,8 +27,8 @@
 //! probe/      the probe loop: likewise for health
 //! proxy/      the data path: connections of both protocols, exchange, attempts, bodies, tunnels
 //! server/     the process: listeners, workers, signals, drain, reload
-//! admin/      the operator's page and its history, /metrics, /status, /why, /ready; the operator's orders
-//! command/    init, check, status, why, ready, drain, undrain, pause, resume, hold
+//! admin/      the operator's page and its history, /metrics, /status, /overview, /why, /ready; the operator's orders
+//! command/    init, check, status, top, why, ready, drain, undrain, pause, resume, hold
 //! failure.rs  failed requests: the log and the last fifty
 //! namespace.rs  what this container shares with others
 //! linux.rs    what other systems lack

@@ -53,6 +53,8 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Show the same on the whole terminal, with the last hour, and with keys to sort, look closer, drain and pause.
+    Top,
     /// Say why a request went where it went: whom it could go to, whom it went to, what failed, and how long each took.
     ///
     /// The last thousand requests are known, and those that failed in the last hour.
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
     match arguments.command {
         // The running process is asked even if its file is bad by now.
         Some(Command::Status { watch }) => return ask(command::status(source.sockets(), watch)),
+        Some(Command::Top) => return ask(command::top(source.sockets())),
         Some(Command::Why { id, last: _ }) => return ask(command::why(source.sockets(), id)),
         Some(Command::Ready) => return ask(command::ready(source.sockets())),
         Some(Command::Hold) => return ask(command::hold()),

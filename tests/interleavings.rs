@@ -133,7 +133,7 @@ impl Upstream {
         let lease = match lease {
             Some(lease) => lease,
             None => {
-                let mut ticket = self.queue.enqueue(caller, &[], 100)?;
+                let mut ticket = self.queue.enqueue(caller, &[], 100, Instant::now())?;
                 self.serve();
                 // A request that nobody serves is a deadlock, which shuttle finds.
                 future::block_on(std::future::poll_fn(|cx| ticket.poll_granted(cx)))?
@@ -240,7 +240,8 @@ fn place_that_is_granted_to_a_request_that_leaves_goes_to_the_next() {
         let leaver = {
             let upstream = upstream.clone();
             thread::spawn(move || {
-                let ticket = upstream.queue.enqueue(caller(1), &[], 100).expect("there is room to wait");
+                let ticket =
+                    upstream.queue.enqueue(caller(1), &[], 100, Instant::now()).expect("there is room to wait");
                 upstream.serve();
                 thread::yield_now();
                 drop(ticket);
@@ -267,7 +268,10 @@ fn first_come_is_first_served_and_callers_take_turns() {
         // Of one caller four, of another two, of a third one: each caller's in order, and they take turns.
         let mut tickets = Vec::new();
         for (n, caller_of) in [1, 1, 1, 1, 2, 2, 3].into_iter().enumerate() {
-            tickets.push((n as u32, upstream.queue.enqueue(caller(caller_of), &[], 100).expect("room to wait")));
+            tickets.push((
+                n as u32,
+                upstream.queue.enqueue(caller(caller_of), &[], 100, Instant::now()).expect("room to wait"),
+            ));
         }
         let waiting: Vec<_> = tickets
             .into_iter()
@@ -291,7 +295,7 @@ fn first_come_is_first_served_and_callers_take_turns() {
 fn caller_with_most_waiting_is_refused_first() {
     let no_race = || {
         let upstream = Upstream::new(&[0]);
-        let join = |n: u8| upstream.queue.enqueue(caller(n), &[], 3);
+        let join = |n: u8| upstream.queue.enqueue(caller(n), &[], 3, Instant::now());
         let mut flood: Vec<_> = (0..3).map(|_| join(1).expect("room to wait")).collect();
         assert_eq!(join(1).err(), Some(Refusal::Full));
         let mut honest = join(2).expect("it displaces one of the flood");

@@ -1,9 +1,10 @@
 //! The state of things in one sentence: what is wrong, since when, and what it does to callers.
 
-use super::history::{History, SLOT};
+use super::history::{History, SLOT, Since};
 use super::status::{EndpointStatus, FailedRequest, Status, UpstreamStatus};
 use super::wording::{age, count, grouped, latency};
 use crate::pool::Membership;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Failures are news for so many seconds.
@@ -14,12 +15,20 @@ const NEWS: f64 = 60.0;
 const GRACE: f64 = 5.0;
 
 /// A replica is called slow that has so many times the weight of the others: what the balancer is certain of.
-const SLOW: f64 = 1.5;
+pub(crate) const SLOW: f64 = 1.5;
+
+/// From this share of 5xx on an app is called failing.
+const ERRING: f64 = 0.05;
+
+/// … and from this on all of its callers notice.
+const MOSTLY: f64 = 0.5;
 
 /// How things are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// All is well.
+    #[default]
     Good,
     /// Something is wrong, and callers hardly notice.
     Doubtful,
@@ -27,8 +36,20 @@ pub enum Level {
     Bad,
 }
 
+impl Level {
+    /// The same as a shape, for readers who do not see its colour.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Level::Good => "●",
+            Level::Doubtful => "▲",
+            Level::Bad => "✖",
+        }
+    }
+}
+
 /// A sentence and what it comes to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Headline {
     /// What it comes to.
     pub level: Level,
@@ -72,10 +93,11 @@ impl Headline {
     pub fn of_upstream(upstream: &UpstreamStatus, history: &History) -> Headline {
         let active = |endpoint: &&EndpointStatus| endpoint.membership == Membership::Active;
         let all: Vec<&EndpointStatus> = upstream.endpoints.iter().filter(active).collect();
-        let impact = impact(upstream, history);
+        let none_failed = impact(upstream, history, "none failed in the last minute");
+        let impact = impact(upstream, history, "callers notice nothing");
         if upstream.paused {
             let waiting = count(upstream.waiting, "request");
-            return Headline::doubtful(format!("Paused by an operator: {waiting} waiting; {impact}."));
+            return Headline::doubtful(format!("Paused by an operator: {waiting} waiting; {none_failed}."));
         }
         if all.is_empty() {
             let why = match &upstream.dns {
@@ -84,14 +106,14 @@ impl Headline {
                     dns.error.clone().unwrap_or_else(|| format!("DNS knows no address of {}", upstream.address))
                 }
             };
-            return Headline::bad(format!("There is no replica: {why}; {impact}."));
+            return Headline::bad(format!("There is no replica: {why}; {none_failed}."));
         }
         if !upstream.healthy {
             let since = upstream.outage_seconds.or(upstream.no_answer_seconds);
             let since = since.map(|seconds| format!(" for {}", age(seconds))).unwrap_or_default();
             let why = all.iter().take(2).map(|endpoint| what_ails(endpoint)).collect::<Vec<_>>().join("; ");
             let more = if all.len() > 2 { format!("; and {} more", all.len() - 2) } else { String::new() };
-            return Headline::bad(format!("Nobody has answered{since}: {why}{more}; {impact}."));
+            return Headline::bad(format!("Nobody has answered{since}: {why}{more}; {none_failed}."));
         }
         let (usable, ailing): (Vec<&EndpointStatus>, Vec<&EndpointStatus>) =
             all.iter().partition(|endpoint| endpoint.usable);
@@ -100,17 +122,29 @@ impl Headline {
         let ailing: Vec<_> = ailing.into_iter().filter(is_trouble).collect();
         if let Some(first) = ailing.first() {
             let more = if ailing.len() > 1 { format!("; and {} more", ailing.len() - 1) } else { String::new() };
+            let whose = if ailing.len() > 1 { "their" } else { "its" };
             let others = match usable.len() {
-                1 => "the other one takes its requests".to_owned(),
-                many => format!("the other {many} take its requests"),
+                1 => format!("the other one takes {whose} requests"),
+                many => format!("the other {many} take {whose} requests"),
             };
-            // What failed as it began belongs to it.
-            let noticed = impact_since(upstream, first.since_seconds + GRACE, history);
+            let noticed = met(upstream, first, history);
             let level = if is_failing(upstream) { Level::Bad } else { Level::Doubtful };
-            return Headline { level, text: format!("{}{more}; {others}; {noticed}.", what_ails(first)) };
+            let dns = dns_trouble(upstream).map(|trouble| format!(" {trouble}.")).unwrap_or_default();
+            return Headline { level, text: format!("{}{more}; {others}; {noticed}.{dns}", what_ails(first)) };
+        }
+        if let Some(trouble) = dns_trouble(upstream) {
+            let level = if is_failing(upstream) { Level::Bad } else { Level::Doubtful };
+            let known = match usable.len() {
+                1 => "the usable replica serves on".to_owned(),
+                many => format!("the {many} usable replicas serve on"),
+            };
+            return Headline { level, text: format!("{trouble}; {known}; {impact}.") };
         }
         if let Some(failure) = upstream.failures.last().filter(|failure| failure.seconds_ago < NEWS) {
             return Headline::bad(format!("{}: {}{}.", sentence_case(&impact), failure.text, tried(failure)));
+        }
+        if let Some(erring) = erring(upstream, history) {
+            return erring;
         }
         if let Some(slow) = usable.iter().filter(|e| e.weight >= SLOW).max_by(|a, b| a.weight.total_cmp(&b.weight)) {
             let share =
@@ -167,42 +201,89 @@ fn is_broken(endpoint: &EndpointStatus) -> bool {
         || endpoint.health == crate::pool::Health::Down
 }
 
+/// Whether so many responses of the last minute said 5xx that it is worth a sentence: the proxy passes them on, and where
+/// all replicas send them none is ejected.
+fn erring(upstream: &UpstreamStatus, history: &History) -> Option<Headline> {
+    let slots = Duration::from_secs_f64(NEWS).div_duration_f64(SLOT) as usize - 1;
+    let Since { requests: ended, server_errors, .. } = history.since(upstream, slots);
+    // Requests are counted at their end, responses at their head.
+    let ended = ended.max(server_errors);
+    let share = server_errors as f64 / ended.max(1) as f64;
+    let level = if share >= MOSTLY { Level::Bad } else { Level::Doubtful };
+    (share >= ERRING && server_errors > 1).then(|| {
+        let text = format!(
+            "{} of {} of the last minute were answered with 5xx ({:.0} %): the app fails, the proxy passes it on.",
+            grouped(server_errors),
+            requests(ended),
+            share * 100.0
+        );
+        Headline { level, text }
+    })
+}
+
+/// What is wrong with DNS, and since when.
+fn dns_trouble(upstream: &UpstreamStatus) -> Option<String> {
+    let dns = upstream.dns.as_ref()?;
+    let why = match (&dns.error, dns.addresses) {
+        (Some(why), _) => why.as_str(),
+        (None, Some(0)) => "no such name",
+        _ => return None,
+    };
+    // What fails once is asked again before it is worth an event.
+    let since = match upstream.timeline.iter().rev().find(|event| event.kind.starts_with("name_")) {
+        Some(event) if event.kind == "name_failing" => event.seconds_ago,
+        Some(_) => return None,
+        // The timeline may have been filled by other things since.
+        None => upstream.dns_answer_seconds_ago.filter(|seconds| *seconds > NEWS)?,
+    };
+    Some(format!("DNS has not resolved {} for {} ({why})", upstream.address, age(since)))
+}
+
 fn is_failing(upstream: &UpstreamStatus) -> bool {
     upstream.failures.last().is_some_and(|failure| failure.seconds_ago < NEWS)
 }
 
-/// What callers met in so many seconds.
-fn impact_since(upstream: &UpstreamStatus, seconds: f64, history: &History) -> String {
+/// How many requests failed in so many seconds.
+fn failed_since(upstream: &UpstreamStatus, seconds: f64, history: &History) -> u64 {
     let remembered = &upstream.failures;
     let recent = remembered.iter().filter(|failure| failure.seconds_ago < seconds).count() as u64;
     // Only the last few are remembered one by one. Slots are coarse, and count what came a little before.
-    let failed = match remembered.first().is_some_and(|oldest| oldest.seconds_ago < seconds) {
+    match remembered.first().is_some_and(|oldest| oldest.seconds_ago < seconds) {
         true if upstream.failed > recent => {
             let slots = (seconds / SLOT.as_secs_f64()).ceil() as usize - 1;
-            history.failed(&upstream.name, slots, upstream.failed).max(recent)
+            history.since(upstream, slots).failed.max(recent)
         }
         _ => recent,
-    };
-    match usize::try_from(failed).unwrap_or(usize::MAX) {
-        0 => "callers notice nothing".to_owned(),
-        some => format!("{} failed", count(some, "request")),
     }
 }
 
-fn impact(upstream: &UpstreamStatus, history: &History) -> String {
-    let waiting = match upstream.waiting {
-        0 => String::new(),
-        _ if upstream.paused => String::new(),
-        some => format!("{} waiting, ", count(some, "request")),
-    };
-    let failed = match impact_since(upstream, NEWS, history) {
-        nothing if nothing.starts_with("callers") => match waiting.is_empty() {
-            true => return nothing,
-            false => "none failed".to_owned(),
-        },
-        failed => format!("{failed} in the last minute"),
-    };
-    format!("{waiting}{failed}")
+/// What callers met of a replica that is not usable. What failed, or was answered with 5xx, as that began belongs to it.
+fn met(upstream: &UpstreamStatus, endpoint: &EndpointStatus, history: &History) -> String {
+    let seconds = endpoint.since_seconds + GRACE;
+    let errors = history.errors_since(upstream, endpoint, (seconds / SLOT.as_secs_f64()).ceil() as usize);
+    match (failed_since(upstream, seconds, history), errors) {
+        (0, 0) => "callers notice nothing".to_owned(),
+        (failed, 0) => format!("{} failed", requests(failed)),
+        (0, 1) => "1 request was answered with 5xx by it".to_owned(),
+        (0, errors) => format!("{} were answered with 5xx by it", requests(errors)),
+        (failed, errors) => format!("{} failed, and {} got a 5xx of it", requests(failed), grouped(errors)),
+    }
+}
+
+fn requests(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "request")
+}
+
+/// What callers met in the last minute; `well`: what is said if that is nothing.
+fn impact(upstream: &UpstreamStatus, history: &History, well: &str) -> String {
+    let failed = failed_since(upstream, NEWS, history);
+    let waiting = if upstream.paused { 0 } else { upstream.waiting as u64 };
+    match (waiting, failed) {
+        (0, 0) => well.to_owned(),
+        (0, failed) => format!("{} failed in the last minute", requests(failed)),
+        (waiting, 0) => format!("{} waiting, none failed", requests(waiting)),
+        (waiting, failed) => format!("{} waiting, {} failed in the last minute", requests(waiting), requests(failed)),
+    }
 }
 
 fn tried(failure: &FailedRequest) -> String {
@@ -248,6 +329,7 @@ pub fn share(upstream: &UpstreamStatus, endpoint: &EndpointStatus, history: &His
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::status::{DnsStatus, Occurrence};
     use crate::clock;
     use crate::pool::Health;
 
@@ -303,10 +385,45 @@ mod tests {
         one_down.failed = 2;
         assert_eq!(of(one_down), (Level::Bad, format!("{text}2 requests failed.")));
 
+        let mut nameless = upstream();
+        nameless.dns = Some(DnsStatus { addresses: Some(0), ..DnsStatus::default() });
+        assert_eq!(of(nameless.clone()).0, Level::Good, "once is nothing yet");
+        let failing = Occurrence { seconds_ago: 3.0, kind: "name_failing".into(), ..Occurrence::default() };
+        nameless.timeline = vec![failing];
+        let trouble = "DNS has not resolved app:8080 for 3.0 s (no such name)";
+        let text = format!("{trouble}; the 3 usable replicas serve on; callers notice nothing.");
+        assert_eq!(of(nameless.clone()), (Level::Doubtful, text));
+        let resolved = Occurrence { seconds_ago: 2.0, kind: "name_resolved".into(), ..Occurrence::default() };
+        nameless.timeline.push(resolved);
+        assert_eq!(of(nameless.clone()).0, Level::Good, "that it failed before is over");
+        nameless.timeline.pop();
+        nameless.endpoints[0].usable = false;
+        let text = of(nameless).1;
+        assert!(
+            text.ends_with(&format!("the other 2 take its requests; callers notice nothing. {trouble}.")),
+            "{text}"
+        );
+
         let mut slow = upstream();
         slow.endpoints[2].weight = 9.7;
         let text = "10.0.0.3:8080 answers 10 × slower than the others; callers notice nothing.";
         assert_eq!(of(slow), (Level::Doubtful, text.into()));
+
+        let mut erring = upstream();
+        (erring.requests, erring.server_errors) = (1000, 49);
+        assert_eq!(of(erring.clone()).0, Level::Good, "apps answer so now and then");
+        erring.server_errors = 50;
+        let text = "50 of 1,000 requests of the last minute were answered with 5xx (5 %): the app fails, the proxy passes \
+                    it on.";
+        assert_eq!(of(erring.clone()), (Level::Doubtful, text.into()));
+        erring.server_errors = 500;
+        assert_eq!(of(erring.clone()).0, Level::Bad);
+        erring.requests = 2;
+        assert!(of(erring.clone()).1.starts_with("500 of 500 requests "), "some are not over yet");
+        erring.endpoints[1].usable = false;
+        assert!(of(erring.clone()).1.ends_with("take its requests; callers notice nothing."), "they are the others'");
+        erring.endpoints[1].server_errors = 50;
+        assert!(of(erring).1.ends_with("take its requests; 50 requests were answered with 5xx by it."));
 
         let mut lost = upstream();
         lost.failures = vec![failed(5.0)];
@@ -340,7 +457,7 @@ mod tests {
         other.paused = true;
         let status = Status { upstreams: vec![upstream(), other], ..Default::default() };
         let headline = Headline::of(&status, &History::new(clock::now()));
-        assert_eq!(headline.text, "mail: Paused by an operator: 0 requests waiting; callers notice nothing.");
+        assert_eq!(headline.text, "mail: Paused by an operator: 0 requests waiting; none failed in the last minute.");
         let status = Status { upstreams: vec![upstream(), upstream()], ..Default::default() };
         let headline = Headline::of(&status, &History::new(clock::now()));
         assert_eq!(headline.text, "All well: 2 upstreams with 6 replicas, 0 requests/s.");

@@ -1,7 +1,7 @@
 //! The last hour of each upstream and replica, in fixed memory: a [`Slot`] of numbers for each ten seconds.
 
 use super::latency::Counts;
-use super::status::{Status, UpstreamStatus};
+use super::status::{EndpointStatus, Status, UpstreamStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,15 @@ pub struct Slot {
     pub requests: u32,
     /// Of those, the ones that failed.
     pub failed: u32,
+    /// Responses that said 5xx.
+    pub server_errors: u32,
     /// Attempts after the first.
     pub retries: u32,
     /// Half of the requests took no longer: to their end, or to the replica's first byte.
     pub p50: Option<Duration>,
     /// The same of 99 in 100.
     pub p99: Option<Duration>,
-    /// Requests in flight at its end; of an upstream those that waited.
+    /// Requests in flight at its end; of an upstream the most that waited at once.
     pub in_flight: u32,
     /// The replica's state at its end, in words.
     pub state: &'static str,
@@ -47,6 +49,7 @@ impl Slot {
 struct Seen {
     requests: u64,
     failed: u64,
+    server_errors: u64,
     retries: u64,
     latency: Counts,
 }
@@ -73,10 +76,15 @@ impl Series {
         if self.slots.len() == SLOTS {
             self.slots.pop_front();
         }
+        // By a tenth of an hour: doubling would take up to twice the room.
+        if self.slots.len() == self.slots.capacity() {
+            self.slots.reserve_exact(SLOTS / 10);
+        }
         self.slots.push_back(Slot {
             seconds,
             requests: difference(counts.requests, self.seen.requests),
             failed: difference(counts.failed, self.seen.failed),
+            server_errors: difference(counts.server_errors, self.seen.server_errors),
             retries: difference(counts.retries, self.seen.retries),
             p50: times.quantile(0.5),
             p99: times.quantile(0.99),
@@ -107,13 +115,15 @@ struct Record {
     replicas: BTreeMap<u64, Replica>,
 }
 
-/// How long requests took: an upstream's, and its replicas' by their ids.
+/// How long requests took so far: an upstream's, and its replicas' by their ids; and how many waited.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     /// To the end of the response.
     pub upstream: Counts,
     /// To the first byte of the replica's response.
     pub replicas: BTreeMap<u64, Counts>,
+    /// The most requests that waited for a replica at once, since the last slot's end.
+    pub most_waiting: usize,
 }
 
 /// The last hour of everything.
@@ -135,6 +145,17 @@ pub struct Past {
     pub address: String,
     /// What happened to it then.
     pub slot: Slot,
+}
+
+/// What happened to an upstream since some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Requests that ended.
+    pub requests: u64,
+    /// Of those, the ones that failed.
+    pub failed: u64,
+    /// Responses of replicas that said 5xx.
+    pub server_errors: u64,
 }
 
 impl History {
@@ -162,10 +183,11 @@ impl History {
         let counts = Seen {
             requests: upstream.requests,
             failed: upstream.failed,
+            server_errors: upstream.server_errors,
             retries: upstream.retries,
             latency: times.upstream.clone(),
         };
-        record.series.add(number, seconds, counts, u32::try_from(upstream.waiting).unwrap_or(u32::MAX), "");
+        record.series.add(number, seconds, counts, u32::try_from(times.most_waiting).unwrap_or(u32::MAX), "");
         for endpoint in &upstream.endpoints {
             let replica = record.replicas.entry(endpoint.id).or_insert_with(|| Replica {
                 address: endpoint.address.clone(),
@@ -174,6 +196,7 @@ impl History {
             let counts = Seen {
                 requests: endpoint.requests,
                 failed: endpoint.failures,
+                server_errors: endpoint.server_errors,
                 retries: 0,
                 latency: times.replicas.get(&endpoint.id).cloned().unwrap_or_default(),
             };
@@ -205,11 +228,31 @@ impl History {
         self.upstreams.get(upstream)?.series.get(number).copied()
     }
 
-    /// How many requests of an upstream failed in the last `slots` slots and since then, where `total` failed so far.
-    pub fn failed(&self, upstream: &str, slots: usize, total: u64) -> u64 {
-        let Some(Record { series, .. }) = self.upstreams.get(upstream) else { return total };
-        let over: u64 = series.slots.iter().rev().take(slots).map(|slot| u64::from(slot.failed)).sum();
-        total.saturating_sub(series.seen.failed) + over
+    /// How many requests of an upstream ended, how many of them failed, and how many responses said 5xx in the last `slots`
+    /// slots and since then.
+    pub fn since(&self, upstream: &UpstreamStatus, slots: usize) -> Since {
+        let UpstreamStatus { requests, failed, server_errors, .. } = *upstream;
+        let Some(Record { series, .. }) = self.upstreams.get(&upstream.name) else {
+            return Since { requests, failed, server_errors };
+        };
+        let over = |of: fn(&Slot) -> u32| -> u64 {
+            series.slots.iter().rev().take(slots).map(|slot| u64::from(of(slot))).sum()
+        };
+        Since {
+            requests: requests.saturating_sub(series.seen.requests) + over(|slot| slot.requests),
+            failed: failed.saturating_sub(series.seen.failed) + over(|slot| slot.failed),
+            server_errors: server_errors.saturating_sub(series.seen.server_errors) + over(|slot| slot.server_errors),
+        }
+    }
+
+    /// How many responses of a replica said 5xx in the last `slots` slots and since then.
+    pub fn errors_since(&self, upstream: &UpstreamStatus, endpoint: &EndpointStatus, slots: usize) -> u64 {
+        let record = self.upstreams.get(&upstream.name);
+        let Some(Replica { series, .. }) = record.and_then(|record| record.replicas.get(&endpoint.id)) else {
+            return endpoint.server_errors;
+        };
+        let over: u64 = series.slots.iter().rev().take(slots).map(|slot| u64::from(slot.server_errors)).sum();
+        endpoint.server_errors.saturating_sub(series.seen.server_errors) + over
     }
 
     /// The last `count` slots of an upstream that are over, the oldest first; `None` for what is not known.
@@ -242,7 +285,6 @@ impl History {
 mod tests {
     use super::*;
     use crate::admin::latency::Latency;
-    use crate::admin::status::EndpointStatus;
     use crate::clock;
 
     /// `requests` so far of the one upstream, sent to the replicas with these ids.

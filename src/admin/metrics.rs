@@ -164,6 +164,8 @@ pub struct UpstreamMetrics {
     pub retries: Tally,
     /// Connections to replicas that were tried, by how that ended.
     pub connects: Tally,
+    /// Responses of replicas that said 5xx, those of replicas that have left included.
+    pub server_errors: AtomicU64,
     /// Changes of state, by kind.
     pub events: Tally,
     /// Answers of DNS.
@@ -178,6 +180,7 @@ impl UpstreamMetrics {
             failures: Tally::of(&FAILURES),
             retries: Tally::of(&RETRIES),
             connects: Tally::of(&CONNECTS),
+            server_errors: AtomicU64::new(0),
             events: Tally::of(&EventKind::NAMES),
             dns: Answers::default(),
         }

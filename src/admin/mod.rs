@@ -1,5 +1,5 @@
-//! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status`, `/why` and `/ready` on the
-//! `admin` address, read-only. A socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers
+//! What the operator asks the running process: the page ([`web`]), `/metrics`, `/status`, `/overview`, `/why` and `/ready` on
+//! the `admin` address, read-only. A socket without an address ([`local`]) takes the operator's orders ([`verb`]), and answers
 //! `/ready` where `admin` is off.
 //!
 //! It runs beside the loops, not on the threads that serve requests. Its clients are bounded: so many connections, one
@@ -11,9 +11,11 @@
 mod documented;
 pub mod headline;
 pub mod history;
+pub mod hour;
 pub mod latency;
 pub mod local;
 pub mod metrics;
+pub mod overview;
 mod page;
 pub mod prometheus;
 pub mod status;
@@ -25,6 +27,7 @@ pub mod why;
 pub(crate) mod wording;
 
 use history::History;
+pub use overview::Overview;
 pub use prometheus::Metrics;
 pub use status::Status;
 use verb::{Done, Verb};
@@ -209,9 +212,12 @@ where
     }
 }
 
+/// What there is beside `/why` and `/events`.
+const PATHS: [&str; 7] = ["/", "/page.css", "/page.js", "/metrics", "/status", "/overview", "/ready"];
+
 fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
     let path = request.uri().path();
-    let known = why::is_path(path) || ["/", "/page.css", "/page.js", "/metrics", "/status", "/ready"].contains(&path);
+    let known = why::is_path(path) || PATHS.contains(&path);
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     let (status, kind, body) = match path {
         _ if known && !reads => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "read-only: GET or HEAD\n".to_owned()),
@@ -221,15 +227,23 @@ fn answer(request: &Request<Incoming>, source: &dyn Source) -> Reply {
         "/page.css" => (StatusCode::OK, CSS, web::STYLE.to_owned()),
         "/page.js" => (StatusCode::OK, JAVASCRIPT, web::SCRIPT.to_owned()),
         "/metrics" => (StatusCode::OK, PROMETHEUS, prometheus::render(&source.status(), &source.metrics())),
-        "/status" => match serde_json::to_string_pretty(&source.status()) {
-            Ok(json) => (StatusCode::OK, JSON, json + "\n"),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
-        },
+        "/status" => json(serde_json::to_string_pretty(&source.status())),
+        "/overview" => {
+            let status = source.status();
+            json(serde_json::to_string(&Overview::new(status, &source.history().lock())))
+        }
         "/ready" => readiness(source),
         path if why::is_path(path) => explain(source, request.uri()),
-        _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status, /why and /ready\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "there are /, /metrics, /status, /overview, /why and /ready\n".to_owned()),
     };
     respond(status, kind, body)
+}
+
+fn json(text: serde_json::Result<String>) -> (StatusCode, &'static str, String) {
+    match text {
+        Ok(text) => (StatusCode::OK, JSON, text + "\n"),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
 }
 
 /// The slot of the history that the page is asked to show.

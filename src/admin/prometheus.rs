@@ -187,6 +187,13 @@ fn endpoints(page: &mut Page, status: &Status) {
         "Requests that it did not answer, or not whole.",
         |e| Some(e.failures),
     );
+    page.endpoint_samples(
+        status,
+        "evenkeel_endpoint_server_errors_total",
+        "counter",
+        "Its responses with a status of 5xx, which were passed on.",
+        |e| Some(e.server_errors),
+    );
 }
 
 /// As the official clients name them. What cannot be read is left out.

@@ -1,6 +1,7 @@
 //! What `/status` says, as `evenkeel status` reads it: the running process, its upstreams, their replicas, and why.
 //!
-//! Times are relative ("so many seconds ago"), so that neither end's clock matters.
+//! Times are relative ("so many seconds ago"), so that neither end's clock matters. What another version does not tell is
+//! read as nothing, 0 or the like, so that a command can ask a proxy that was started from an older image.
 
 use crate::admin::metrics::Answer;
 use crate::pool::{EndpointView, Event, Health, HeldBack, Membership, Resolution};
@@ -20,6 +21,7 @@ const UNUSUAL: u32 = 10;
 
 /// The whole of `/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The program's version.
     pub version: String,
@@ -49,6 +51,7 @@ pub struct Status {
 
 /// A reload of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reload {
     /// How long ago.
     pub seconds_ago: f64,
@@ -58,6 +61,7 @@ pub struct Reload {
 
 /// One upstream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UpstreamStatus {
     /// Its name in the configuration.
     pub name: String,
@@ -71,10 +75,18 @@ pub struct UpstreamStatus {
     pub drained: Vec<String>,
     /// Requests that wait for a replica.
     pub waiting: usize,
+    /// As many may wait.
+    pub max_waiting: usize,
+    /// Client addresses that those come from.
+    pub waiting_callers: usize,
+    /// For how long the one has waited whose turn is next.
+    pub next_waited_seconds: Option<f64>,
     /// Requests that have ended since the start.
     pub requests: u64,
     /// Of those, the ones that no replica answered whole.
     pub failed: u64,
+    /// Responses of replicas that said 5xx. They are passed on as they are.
+    pub server_errors: u64,
     /// Attempts after the first: requests asked again, of another replica mostly.
     pub retries: u64,
     /// Whether at least one replica is usable.
@@ -97,6 +109,7 @@ pub struct UpstreamStatus {
 
 /// An answer of DNS.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DnsStatus {
     /// How long ago it came.
     pub seconds_ago: f64,
@@ -110,6 +123,7 @@ pub struct DnsStatus {
 
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EndpointStatus {
     /// Its number in this process; an address that left and came back gets a new one.
     pub id: u64,
@@ -158,21 +172,27 @@ pub struct EndpointStatus {
     pub requests: u64,
     /// Those that it did not answer.
     pub failures: u64,
+    /// Its responses that said 5xx.
+    pub server_errors: u64,
 }
 
 /// A change of state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Occurrence {
     /// How long ago.
     pub seconds_ago: f64,
     /// Whom it concerns; `None`: the upstream as a whole.
     pub address: Option<String>,
-    /// What happened, and why.
+    /// What happened, as the label `event` of `evenkeel_events_total` says it.
+    pub kind: String,
+    /// What happened, and why, in words.
     pub what: String,
 }
 
 /// A request that no replica answered whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FailedRequest {
     /// How long ago it ended.
     pub seconds_ago: f64,
@@ -213,6 +233,8 @@ pub struct Live {
     pub requests: u64,
     /// Those that it did not answer.
     pub failures: u64,
+    /// Its responses that said 5xx.
+    pub server_errors: u64,
     /// For how long requests have waited for an answer of it; `None` if none does.
     pub silent_for: Option<Duration>,
 }
@@ -220,7 +242,7 @@ pub struct Live {
 impl EndpointStatus {
     /// Of what the pool says, what was published to requests (`None`: it is no candidate), and what is live.
     pub fn new(view: &EndpointView, choice: Option<&Choice>, live: Live, now: Instant) -> Self {
-        let Live { in_flight, streams, idle_connections, requests, failures, silent_for } = live;
+        let Live { in_flight, streams, idle_connections, requests, failures, server_errors, silent_for } = live;
         let in_flight = choice.map_or(in_flight, |choice| choice.in_flight);
         let no_answer = silent_for.filter(|time| *time > patience(view.mean));
         let works = view.health == Health::Up && !view.suspect && view.ejected_until.is_none();
@@ -248,6 +270,7 @@ impl EndpointStatus {
             idle_connections,
             requests,
             failures,
+            server_errors,
         }
     }
 }
@@ -283,8 +306,12 @@ impl DnsStatus {
 impl Occurrence {
     /// Of an event that happened at `at`.
     pub fn new(at: Instant, event: &Event, now: Instant) -> Self {
-        let what = event.kind.to_string();
-        Occurrence { seconds_ago: ago(at, now), address: event.address.map(|a| a.to_string()), what }
+        Occurrence {
+            seconds_ago: ago(at, now),
+            address: event.address.map(|a| a.to_string()),
+            kind: event.kind.name().to_owned(),
+            what: event.kind.to_string(),
+        }
     }
 }
 

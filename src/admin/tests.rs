@@ -95,7 +95,7 @@ async fn nothing_can_be_changed_here_and_nothing_else_is_served() {
     assert!(head.contains("allow: GET, HEAD"), "{head}");
     let (head, body) = get(address, "/favicon.ico").await;
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
-    assert_eq!(body, "there are /, /metrics, /status, /why and /ready\n");
+    assert_eq!(body, "there are /, /metrics, /status, /overview, /why and /ready\n");
     let (head, body) = ask(address, "HEAD /ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert_eq!(body, "");

@@ -1,6 +1,7 @@
 //! How numbers, times and the state of a replica are written for people, on the page and in the terminal.
 
-use super::status::EndpointStatus;
+use super::headline::{Level, SLOW};
+use super::status::{DnsStatus, EndpointStatus, FailedRequest};
 use crate::pool::{Health, HeldBack};
 
 /// Seconds for which a replica that came up is said to be warming up, whether or not its window holds anything back. A
@@ -27,6 +28,15 @@ impl EndpointStatus {
         }
     }
 
+    /// What its state comes to.
+    pub fn level(&self) -> Level {
+        match (self.usable, self.in_use()) {
+            (true, _) if self.weight < SLOW => Level::Good,
+            (true, _) | (false, false) => Level::Doubtful,
+            (false, true) => Level::Bad,
+        }
+    }
+
     /// Whether its window holds requests back, or may soon. One that has had no need of its window for long is merely idle.
     fn is_warming_up(&self) -> bool {
         self.window.is_some_and(|window| self.in_flight >= window || self.since_seconds < WARMING_UP)
@@ -50,12 +60,48 @@ impl EndpointStatus {
         remarks.join(", ")
     }
 
-    /// The same behind its container's name, if that is known.
+    /// Whether the next request goes to it, and why it is as it is.
+    pub fn why(&self) -> String {
+        let remark = self.remark();
+        let pick = match (self.score, self.next) {
+            (None, _) => "gets no requests".to_owned(),
+            (Some(score), true) => format!("next: lowest score, {score:.2}"),
+            (Some(score), false) => format!("score {score:.2}"),
+        };
+        let weight = if self.weight > 1.0 { format!(", weight {:.2}", self.weight) } else { String::new() };
+        let gap = if remark.is_empty() { "" } else { "; " };
+        format!("{pick}{weight}{gap}{remark}")
+    }
+
+    /// The remark behind its container's name, if that is known.
     pub fn named_remark(&self) -> String {
         match (&self.name, self.remark()) {
             (None, remark) => remark,
             (Some(name), remark) if remark.is_empty() => name.clone(),
             (Some(name), remark) => format!("{name}: {remark}"),
+        }
+    }
+}
+
+impl FailedRequest {
+    /// Whom it was tried at, or why at nobody.
+    pub fn tried(&self) -> String {
+        match (self.endpoints.as_slice(), &self.unusable) {
+            ([], None) => "nobody was tried".to_owned(),
+            ([], Some(why)) => format!("nobody was tried: {why}"),
+            (tried, _) => format!("tried {}", tried.join(", ")),
+        }
+    }
+}
+
+impl DnsStatus {
+    /// What DNS said last, and when.
+    pub fn said(&self) -> String {
+        let ago = age(self.seconds_ago);
+        match (&self.error, self.addresses) {
+            (Some(why), _) => format!("{why}, {ago} ago"),
+            (None, Some(1)) => format!("1 address, {ago} ago"),
+            (None, addresses) => format!("{} addresses, {ago} ago", addresses.unwrap_or(0)),
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -23,6 +24,27 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// Whether the process is asked by [`get_locally`]: its admin address is off, or may be answered by another process.
 pub(super) fn is_asked_locally(sockets: &Sockets) -> bool {
     sockets.admin.is_none() || sockets.reuse_port
+}
+
+/// Asks the process that has these sockets for what `path` tells.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) async fn fetch<T: DeserializeOwned>(sockets: &Sockets, path: &str) -> Result<T, String> {
+    let (status, body) = match sockets.admin {
+        Some(_) if sockets.reuse_port => get_locally(sockets, path).await?,
+        admin => get(admin, path).await?,
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| {
+            format!("{path} is not what this version ({version}) reads: {error}; is it another one's?")
+        }),
+        StatusCode::NOT_FOUND => Err(format!(
+            "what listens on server.admin has no {path}: it is another program, or a version before {version}"
+        )),
+        other => Err(format!("{path} answers {other}; is it another program that listens on server.admin?")),
+    }
 }
 
 /// GETs `path` from the process that has these sockets, over the one that needs no address.

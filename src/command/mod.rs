@@ -1,4 +1,4 @@
-//! The commands beside running: `ready`, `status`, `why`, `check`, `init`, `hold`, and the orders `drain`, `undrain`, `pause`, `resume`.
+//! The commands beside running: `ready`, `status`, `top`, `why`, `check`, `init`, `hold`, and the orders `drain`, `undrain`, `pause`, `resume`.
 
 mod check;
 mod client;
@@ -12,6 +12,7 @@ mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 mod why;
 
 pub use check::check;
@@ -19,4 +20,5 @@ pub use hold::hold;
 pub use order::order;
 pub use ready::ready;
 pub use status::status;
+pub use top::top;
 pub use why::why;

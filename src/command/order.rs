@@ -56,7 +56,11 @@ fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-async fn give(sockets: &Sockets, verb: &Verb) -> Result<Done, String> {
+/// Gives the order, and says what came of it.
+///
+/// # Errors
+/// Why it was refused, or not heard, and what to do.
+pub(super) async fn give(sockets: &Sockets, verb: &Verb) -> Result<Done, String> {
     let (status, body) = client::ask_locally(sockets, Method::POST, &verb.target()).await?;
     if status != StatusCode::OK {
         return Err(String::from_utf8_lossy(&body).trim_end().to_owned());

@@ -3,9 +3,7 @@
 use super::client;
 use super::paint::Paint;
 use super::table;
-use crate::admin::Status;
 use crate::config::Sockets;
-use http::StatusCode;
 use std::io::{IsTerminal, Write, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +15,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 pub async fn status(sockets: Sockets, watch: bool) -> ExitCode {
     let paint = Paint::for_stdout();
     if !watch {
-        return match fetch(&sockets).await {
+        return match client::fetch(&sockets, "/status").await {
             Ok(status) => {
                 // A reader that left wants no more.
                 let _ = stdout().write_all(table::draw(&status, paint).as_bytes());
@@ -31,7 +29,7 @@ pub async fn status(sockets: Sockets, watch: bool) -> ExitCode {
     }
     let in_place = stdout().is_terminal();
     loop {
-        let text = match fetch(&sockets).await {
+        let text = match client::fetch(&sockets, "/status").await {
             Ok(status) => table::draw(&status, paint),
             Err(problem) => format!("{}\n", paint.bad(&problem)),
         };
@@ -48,21 +46,4 @@ pub async fn status(sockets: Sockets, watch: bool) -> ExitCode {
 /// Drawn from the terminal's first line, each line to its end, and the rest below erased: nothing flickers.
 fn over_the_last(text: &str) -> String {
     format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
-}
-
-/// Asks the process that has these sockets.
-///
-/// # Errors
-/// What is wrong, and what to do.
-pub(super) async fn fetch(sockets: &Sockets) -> Result<Status, String> {
-    let (status, body) = match sockets.admin {
-        Some(_) if sockets.reuse_port => client::get_locally(sockets, "/status").await?,
-        admin => client::get(admin, "/status").await?,
-    };
-    if status != StatusCode::OK {
-        return Err(format!("/status answers {status}; is it another program that listens on server.admin?"));
-    }
-    serde_json::from_slice(&body).map_err(|error| {
-        format!("/status is not what this version ({}) reads: {error}; is it another one's?", env!("CARGO_PKG_VERSION"))
-    })
 }

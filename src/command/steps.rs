@@ -1,8 +1,8 @@
 //! Which steps of the recipe ([`super::init`]) are done, as far as the proxy's container can see.
 
 use super::check::DOCKER_DNS;
+use super::client::fetch;
 use super::paint::Paint;
-use super::status::fetch;
 use crate::admin::Status;
 use crate::admin::wording::count;
 use crate::config::{Config, Host, Sockets};
@@ -30,7 +30,7 @@ pub(super) async fn steps(
             unknown.push(upstream.host.to_string());
         }
     }
-    let running = fetch(sockets).await;
+    let running = fetch(sockets, "/status").await;
     let steps = [
         Step { what: "a network with names", seen: network(resolver, unknown.is_empty()) },
         Step { what: "the apps on it", seen: apps(&unknown) },

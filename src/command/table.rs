@@ -89,14 +89,9 @@ fn draw_upstream(text: &mut String, upstream: &UpstreamStatus, paint: Paint) {
         let _ = writeln!(text, "  {}  {whom}{gap}{}", paint.dim(&ago(event.seconds_ago)), event.what);
     }
     for failure in last(&upstream.failures, FAILURES) {
-        let tried = match (failure.endpoints.as_slice(), &failure.unusable) {
-            ([], None) => "nobody was tried".to_owned(),
-            ([], Some(why)) => format!("nobody was tried: {why}"),
-            (tried, _) => format!("tried {}", tried.join(", ")),
-        };
         let target: String = failure.target.chars().take(TARGET).collect();
         let took = latency(failure.took_seconds);
-        let line = format!("{} {target} failed after {took}: {} ({tried})", failure.method, failure.text);
+        let line = format!("{} {target} failed after {took}: {} ({})", failure.method, failure.text, failure.tried());
         let _ = writeln!(text, "  {}  {}", paint.dim(&ago(failure.seconds_ago)), paint.bad(&line));
     }
 }

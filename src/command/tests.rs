@@ -101,6 +101,7 @@ fn busy() -> Status {
             .map(|n| Occurrence {
                 seconds_ago: 20.0 - f64::from(n),
                 address: Some("172.18.0.5:8080".to_owned()),
+                kind: "joined".to_owned(),
                 what: format!("event {n}"),
             })
             .collect(),

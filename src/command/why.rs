@@ -8,20 +8,29 @@ use std::process::ExitCode;
 
 /// Prints what the running process knows of the requests that are called so, or of the last one that ended.
 pub async fn why(sockets: Sockets, id: Option<String>) -> ExitCode {
-    let path = why::address(id.as_deref());
-    let answer = if client::is_asked_locally(&sockets) {
-        client::get_locally(&sockets, &path).await
-    } else {
-        client::get(sockets.admin, &path).await
-    };
-    let problem = match answer {
-        Ok((StatusCode::OK, body)) => {
-            print!("{}", String::from_utf8_lossy(&body));
-            return ExitCode::SUCCESS;
+    match ask(&sockets, id.as_deref()).await {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
         }
-        Ok((_, body)) => String::from_utf8_lossy(&body).trim_end().to_owned(),
-        Err(problem) => problem,
+        Err(problem) => {
+            eprintln!("evenkeel: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the running process knows of them.
+///
+/// # Errors
+/// It knows nothing, or cannot be asked; and what to do.
+pub(super) async fn ask(sockets: &Sockets, id: Option<&str>) -> Result<String, String> {
+    let path = why::address(id);
+    let (status, body) = if client::is_asked_locally(sockets) {
+        client::get_locally(sockets, &path).await?
+    } else {
+        client::get(sockets.admin, &path).await?
     };
-    eprintln!("evenkeel: {problem}");
-    ExitCode::FAILURE
+    let text = String::from_utf8_lossy(&body);
+    if status == StatusCode::OK { Ok(text.into_owned()) } else { Err(text.trim_end().to_owned()) }
 }

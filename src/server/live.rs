@@ -92,7 +92,8 @@ impl Live {
             let times = |(upstream, _): &(Arc<Upstream>, Arc<config::Upstream>)| {
                 let endpoints = upstream.endpoints();
                 let replicas = endpoints.iter().map(|(id, endpoint)| (id.0, endpoint.latency())).collect();
-                (upstream.name().to_string(), Times { upstream: upstream.metrics().latency(), replicas })
+                let most_waiting = upstream.take_peak_waiting();
+                (upstream.name().to_string(), Times { upstream: upstream.metrics().latency(), replicas, most_waiting })
             };
             let times = self.proxy.table().upstreams.iter().map(times).collect();
             self.history.lock().add(&status, &times, clock::now());

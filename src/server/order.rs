@@ -88,7 +88,7 @@ fn set_paused(upstreams: &[Entry], name: &str, paused: bool, who: &str) -> Resul
     let (upstream, config) = find(upstreams, name)?;
     let changed = upstream.apply(|pool, now| pool.set_paused(paused, who, now));
     let in_flight = upstream.in_flight_in_all();
-    let waiting = upstream.waiting();
+    let waiting = upstream.queue().waiting;
     let line = match (paused, changed) {
         (true, true) => format!(
             "{name}: each request waits for up to {}, then on_failure decides; {in_flight} still run",

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::upstream::Upstream;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Source for Live {
@@ -82,6 +83,7 @@ impl Source for Live {
 
 fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -> UpstreamStatus {
     let live = upstream.endpoints();
+    let queue = upstream.queue();
     let (views, paused, drained) = upstream.apply(|pool, now| {
         let drained = pool.drained().iter().map(ToString::to_string).collect();
         (pool.endpoints(now), pool.is_paused(), drained)
@@ -107,9 +109,13 @@ fn upstream(upstream: &Arc<Upstream>, config: &config::Upstream, now: Instant) -
         .to_owned(),
         paused,
         drained,
-        waiting: upstream.waiting(),
+        waiting: queue.waiting,
+        max_waiting: config.max_waiting,
+        waiting_callers: queue.callers,
+        next_waited_seconds: queue.next_since.map(|since| ago(since, now)),
         requests: upstream.metrics().classes().iter().sum(),
         failed: upstream.metrics().failures.total(),
+        server_errors: upstream.metrics().server_errors.load(Ordering::Relaxed),
         retries: upstream.metrics().retries.total(),
         healthy: false,
         no_answer_seconds: None,

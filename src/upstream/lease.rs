@@ -24,6 +24,7 @@ pub struct Endpoint {
     transfers: AtomicU32,
     requests: AtomicU64,
     failures: AtomicU64,
+    server_errors: AtomicU64,
     /// To its responses' first byte.
     latency: Latency,
     /// Declared down while requests may be waiting on it.
@@ -44,6 +45,7 @@ impl Endpoint {
             transfers: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            server_errors: AtomicU64::new(0),
             latency: Latency::default(),
             down: AtomicBool::new(false),
             silence: Silence::new(now),
@@ -87,6 +89,7 @@ impl Endpoint {
             idle_connections: self.kept.count() + self.shared.count(),
             requests: self.requests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            server_errors: self.server_errors.load(Ordering::Relaxed),
             silent_for: self.silent_for(now),
         }
     }
@@ -117,6 +120,11 @@ impl Endpoint {
     pub(super) fn unanswered(&self) -> u32 {
         let transfers = self.transfers.load(Ordering::Relaxed);
         self.in_flight.load(Ordering::Relaxed).saturating_sub(transfers)
+    }
+
+    /// Counts a response of it that says that it failed: 5xx.
+    pub(super) fn erred(&self) {
+        self.server_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a request that it did not answer.

@@ -34,8 +34,8 @@ use event_log::EventLog;
 pub use lease::{Endpoint, Lease};
 pub use names::Names;
 use parking_lot::Mutex;
-pub use queue::Refusal;
 use queue::WaitQueue;
+pub use queue::{Refusal, Standing};
 pub use remedy::{is_loopback, remedy};
 use silence::Silence;
 pub use silence::watch;
@@ -279,7 +279,7 @@ impl Upstream {
         if self.queue.len() >= max_waiting {
             self.queue.serve_one(|tried| self.acquire_any(tried, Bound::Ceiling, None));
         }
-        let ticket = self.queue.enqueue(caller, tried, max_waiting)?;
+        let ticket = self.queue.enqueue(caller, tried, max_waiting, clock::now())?;
         self.serve_queue();
         Ok(ticket)
     }
@@ -289,9 +289,14 @@ impl Upstream {
         self.acquire_any(tried, Bound::Ceiling, None)
     }
 
-    /// Requests that wait for a replica.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
+    /// Requests that wait for a replica, from where, and for how long.
+    pub fn queue(&self) -> Standing {
+        self.queue.standing()
+    }
+
+    /// The most requests that waited at once since this was last asked, which only the history does.
+    pub fn take_peak_waiting(&self) -> usize {
+        self.queue.take_peak()
     }
 
     /// Takes the best endpoint for one request: not one of `tried` while there is another.
@@ -339,7 +344,13 @@ impl Upstream {
     /// Tells the pool how an attempt ended. Ordinary answers of warm endpoints are told in batches.
     pub fn record(self: &Arc<Self>, lease: &Lease, outcome: Outcome, now: Instant) {
         match outcome {
-            Outcome::Answered { first_byte, .. } => lease.endpoint().answered(first_byte, now),
+            Outcome::Answered { status, first_byte, .. } => {
+                lease.endpoint().answered(first_byte, now);
+                if status >= 500 {
+                    lease.endpoint().erred();
+                    self.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Outcome::Abandoned => {}
             _ => lease.endpoint().failed(),
         }

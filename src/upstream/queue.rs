@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Grants that are handed out in one go before the lock is given back.
@@ -38,6 +39,8 @@ const BATCH: usize = 8;
 pub(super) struct WaitQueue<G> {
     /// Of the waiting; changed under the lock, read without it.
     length: AtomicUsize,
+    /// The greatest length since somebody last asked for it.
+    peak: AtomicUsize,
     state: Mutex<State<G>>,
 }
 
@@ -48,6 +51,17 @@ pub enum Refusal {
     Full,
     /// The upstream is no longer configured.
     Closed,
+}
+
+/// How the queue stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Client addresses that they came from.
+    pub callers: usize,
+    /// Since when the one waits whose turn is next.
+    pub next_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -71,6 +85,7 @@ struct Turn {
 #[derive(Debug)]
 struct Waiting<G> {
     caller: IpAddr,
+    since: Instant,
     tried: Box<[EndpointId]>,
     sender: oneshot::Sender<Result<G, Refusal>>,
 }
@@ -85,7 +100,7 @@ struct Caller {
 impl<G> Default for WaitQueue<G> {
     fn default() -> Self {
         let state = State { closed: false, waiting: BTreeMap::new(), callers: HashMap::new(), round: 0, arrivals: 0 };
-        WaitQueue { length: AtomicUsize::new(0), state: Mutex::new(state) }
+        WaitQueue { length: AtomicUsize::new(0), peak: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 }
 
@@ -95,18 +110,33 @@ impl<G> WaitQueue<G> {
         self.length.load(Ordering::SeqCst)
     }
 
+    /// How many wait, from where, and for how long.
+    pub(super) fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        let next_since = state.waiting.first_key_value().map(|(_, first)| first.since);
+        Standing { waiting: state.waiting.len(), callers: state.callers.len(), next_since }
+    }
+
+    /// The most that waited at once since this was last asked.
+    pub(super) fn take_peak(&self) -> usize {
+        // Under the lock, or one that joins meanwhile would be missing from both.
+        let state = self.state.lock();
+        self.peak.swap(state.waiting.len(), Ordering::SeqCst)
+    }
+
     /// Whether nobody waits, so that a newcomer overtakes nobody.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Joins the queue, if fewer than `most` wait or one of them has less of a claim. The caller has to [`WaitQueue::serve`]
-    /// then: there may be room already.
+    /// Joins the queue at `now`, if fewer than `most` wait or one of them has less of a claim. The caller has to
+    /// [`WaitQueue::serve`] then: there may be room already.
     pub(super) fn enqueue(
         self: &Arc<Self>,
         caller: IpAddr,
         tried: &[EndpointId],
         most: usize,
+        now: Instant,
     ) -> Result<Ticket<G>, Refusal> {
         let mut displaced = None;
         let ticket = {
@@ -126,7 +156,8 @@ impl<G> WaitQueue<G> {
             entry.waiting += 1;
             entry.last = round;
             let (sender, receiver) = oneshot::channel();
-            state.waiting.insert(turn, Waiting { caller, tried: tried.into(), sender });
+            state.waiting.insert(turn, Waiting { caller, since: now, tried: tried.into(), sender });
+            self.peak.fetch_max(state.waiting.len(), Ordering::SeqCst);
             self.publish(&state);
             Ticket { queue: self.clone(), turn, receiver }
         };

@@ -14,7 +14,7 @@
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
 //! Load       an open-loop load that never retries, and what became of each request;  unique  its requests and their answers
-//! Browser    Chromium without a screen, for the operator's page
+//! Browser    Chromium without a screen, for the operator's page;  Terminal  tmux, for what is shown on one
 //! Ledger     who received which POST, even if killed
 //! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
@@ -40,6 +40,7 @@ mod origin;
 mod postgres;
 mod process;
 mod proxy;
+mod terminal;
 pub mod unique;
 mod verdict;
 mod wire;
@@ -62,6 +63,7 @@ pub use origin::Origin;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
 pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM, sum};
+pub use terminal::Terminal;
 pub use verdict::{Told, UNSEEN, Verdict, told};
 pub use wire::{Cut, Ending, Head, Response, Wire};
 

@@ -68,6 +68,7 @@ mod scaling;
 mod silence;
 mod speed;
 mod swarm;
+mod top;
 mod unproven;
 mod uploads;
 mod verbs;

@@ -312,6 +312,7 @@ fn each_metric_is_what_clients_replicas_dns_and_kernel_know() {
     page.is("evenkeel_endpoint_requests_total", &at, origin.requests() as u32);
     // Garbage, a cut response, a POST and the first attempt of a GET that were never answered.
     page.is("evenkeel_endpoint_failures_total", &at, 4);
+    page.is("evenkeel_endpoint_server_errors_total", &at, 2);
 
     let resident = testbed::resident(pid) as f64;
     page.is_within("process_resident_memory_bytes", &[], resident * 0.7..=resident * 1.3);

@@ -3,12 +3,12 @@
 use crate::{Bed, command, serve};
 use std::io::Write;
 use std::time::{Duration, Instant};
-use testbed::{App, Browser, Load, Loopback, Network, Plan, Signal, Wire, eventually, eventually_some};
+use testbed::{App, Browser, Load, Loopback, Network, Plan, ProxyConfig, Signal, Wire, eventually, eventually_some};
 
-const WIDE: (u32, u32) = (1200, 900);
+pub(crate) const WIDE: (u32, u32) = (1200, 900);
 
 /// Whether a browser is here; says so loudly where none is.
-fn has_browser() -> bool {
+pub(crate) fn has_browser() -> bool {
     let installed = Browser::is_installed();
     if !installed {
         let _ =
@@ -224,4 +224,19 @@ fn why_a_request_went_where_it_went_is_asked_on_the_page_itself() {
         page.value(click);
         page.text().contains("answered with 502: the replica closed the connection without a response")
     });
+}
+
+// P20, F70
+#[test]
+fn a_reload_is_told_and_one_that_was_refused_with_its_reason() {
+    let Some(look) = Look::new() else { return };
+    let config = ProxyConfig::new(&look.bed.network, "app").set("upstream.app.probe.path", "/ping");
+    look.bed.proxy.write_config(&config.set("server.drain", "4s").to_toml());
+    let text = look.wait(&[", reloaded ", "All well"]);
+    assert!(text.contains("\nC\n"), "there is a flag on the hour: {text}");
+    let bad = ProxyConfig::new(&look.bed.network, "app").set("upstream.app.waiting", "1s");
+    look.bed.proxy.write_config(&bad.to_toml());
+    look.wait(&["The configuration was not reloaded, the old one holds: ", "unknown key waiting", ", not reloaded "]);
+    assert!(look.headline().starts_with("▲ "), "{}", look.headline());
+    assert!(look.load.stop().lost().is_empty());
 }

@@ -5,6 +5,8 @@
 
 mod feed;
 mod strip;
+#[cfg(test)]
+mod tests;
 
 pub(super) use feed::Feed;
 
@@ -27,10 +29,10 @@ pub(super) const SCRIPT: &str = include_str!("page.js");
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                                  img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// Replicas, failed requests and events that are shown of each upstream.
+/// Replicas, failed requests and events that are shown of each upstream: the events of a deploy of five replicas.
 const REPLICAS: usize = 50;
 const FAILURES: usize = 10;
-const EVENTS: usize = 15;
+const EVENTS: usize = 30;
 
 /// The whole page. `at`: the slot of the history that is shown instead of the present.
 pub(super) fn page(status: &Status, history: &History, at: Option<u64>) -> String {
@@ -80,7 +82,7 @@ pub(super) fn body(status: &Status, history: &History, at: Option<u64>) -> Marku
     };
     let by = if status.config == ENVIRONMENT { "configured by" } else { "by" };
     html! {
-        p #headline class=(class(headline.level)) { (mark(headline.level)) " " (headline.text) }
+        p #headline class=(class(headline.level)) { (headline.level.mark()) " " (headline.text) }
         p.facts {
             "version " (status.version) ", up " (age(status.uptime_seconds)) ", "
             (grouped(status.connections as u64)) " of " (count(status.max_connections, "connection")) ", "
@@ -99,28 +101,21 @@ pub(super) fn body(status: &Status, history: &History, at: Option<u64>) -> Marku
 
 fn section(status: &Status, upstream: &UpstreamStatus, history: &History, at: Option<u64>) -> Markup {
     let headline = Headline::of_upstream(upstream, history);
-    let dns = match &upstream.dns {
-        None => "not answered yet".to_owned(),
-        Some(dns) => match (&dns.error, dns.addresses) {
-            (Some(why), _) => format!("{why}, {} ago", age(dns.seconds_ago)),
-            (None, addresses) => {
-                format!("{}, {} ago", addresses_of(addresses.unwrap_or(0)), age(dns.seconds_ago))
-            }
-        },
-    };
+    let dns = upstream.dns.as_ref().map_or("not answered yet".to_owned(), |dns| dns.said());
     html! {
         section aria-label=(upstream.name) {
             h2 { (upstream.name) " " small { (upstream.address) } }
             @if status.upstreams.len() > 1 {
-                p class=(class(headline.level)) { (mark(headline.level)) " " (headline.text) }
+                p class=(class(headline.level)) { (headline.level.mark()) " " (headline.text) }
             }
             p.facts {
                 (count_of(upstream.requests, "request")) " since the start, "
-                (grouped(upstream.failed)) " failed, " (grouped(upstream.retries)) " asked again of another replica; "
+                (grouped(upstream.failed)) " failed, " (grouped(upstream.server_errors)) " answered with 5xx, " (grouped(upstream.retries)) " asked again of another replica; "
                 (grouped(upstream.waiting as u64)) " waiting; DNS: " (dns)
                 @if !upstream.drained.is_empty() { "; drained by an operator: " (upstream.drained.join(", ")) }
             }
-            (strip::draw(upstream, history, at))
+            @if upstream.waiting > 0 { (queue(upstream)) }
+            (strip::draw(upstream, status.last_reload.as_ref(), history, at))
             @match at {
                 Some(number) => (past(&history.replicas(&upstream.name, number))),
                 None => (replicas(upstream, history)),
@@ -131,8 +126,16 @@ fn section(status: &Status, upstream: &UpstreamStatus, history: &History, at: Op
     }
 }
 
-fn addresses_of(number: usize) -> String {
-    if number == 1 { "1 address".to_owned() } else { format!("{number} addresses") }
+/// Requests that wait for a replica: how many of those that may, from where, and for how long.
+fn queue(upstream: &UpstreamStatus) -> Markup {
+    let UpstreamStatus { waiting, max_waiting, waiting_callers, next_waited_seconds, .. } = upstream;
+    html! {
+        p.queue {
+            "Queue " (bar(*waiting as u64, *max_waiting as u64, 160)) (grouped(*waiting as u64)) " of "
+            (grouped(*max_waiting as u64)) " from " (count(*waiting_callers, "client"))
+            @if let Some(waited) = next_waited_seconds { "; the next one has waited for " (age(*waited)) }
+        }
+    }
 }
 
 fn count_of(number: u64, what: &str) -> String {
@@ -148,13 +151,13 @@ fn replicas(upstream: &UpstreamStatus, history: &History) -> Markup {
                 th scope="col" { "replica" } th scope="col" { "state" } th scope="col" { "for" }
                 th scope="col" { "in flight" } th scope="col" { "share (fair)" }
                 th scope="col" { "p50" } th scope="col" { "p99" }
-                th scope="col" { "requests" } th scope="col" { "failed" } th.text scope="col" { "why" }
+                th scope="col" { "requests" } th scope="col" { "failed" } th scope="col" { "5xx" } th.text scope="col" { "why" }
             } }
             tbody {
                 @for endpoint in upstream.endpoints.iter().take(REPLICAS) { (replica(upstream, endpoint, history, most)) }
-                @if upstream.endpoints.is_empty() { tr { td colspan="10" { "none" } } }
+                @if upstream.endpoints.is_empty() { tr { td colspan="11" { "none" } } }
                 @if upstream.endpoints.len() > REPLICAS {
-                    tr { td colspan="10" { "and " (upstream.endpoints.len() - REPLICAS) " more: see /status" } }
+                    tr { td colspan="11" { "and " (upstream.endpoints.len() - REPLICAS) " more: see /status" } }
                 }
             }
         } }
@@ -162,41 +165,25 @@ fn replicas(upstream: &UpstreamStatus, history: &History) -> Markup {
 }
 
 fn replica(upstream: &UpstreamStatus, endpoint: &EndpointStatus, history: &History, most: u32) -> Markup {
-    let level = match (endpoint.usable, endpoint.in_use()) {
-        (true, _) if endpoint.weight < 1.5 => Level::Good,
-        (true, _) | (false, false) => Level::Doubtful,
-        (false, true) => Level::Bad,
-    };
+    let level = endpoint.level();
     let last = history.of_replica(&upstream.name, endpoint.id).next();
     let share = share(upstream, endpoint, history);
     let limit = endpoint.window.map(|window| format!(" of {window}")).unwrap_or_default();
     html! {
         tr {
             th scope="row" { (endpoint.address) @if let Some(name) = &endpoint.name { br; small { (name) } } }
-            td class=(class(level)) { (mark(level)) " " (endpoint.state()) }
+            td class=(class(level)) { (level.mark()) " " (endpoint.state()) }
             td { (age(endpoint.since_seconds)) }
-            td { (bar(endpoint.in_flight, endpoint.window.unwrap_or(most))) (endpoint.in_flight) (limit) }
+            td { (bar(u64::from(endpoint.in_flight), u64::from(endpoint.window.unwrap_or(most)), 40)) (endpoint.in_flight) (limit) }
             td { @if let Some((share, fair)) = share { (format!("{share:.1} % ({fair:.0} %)")) } }
             td { (time(last.and_then(|slot| slot.p50))) }
             td { (time(last.and_then(|slot| slot.p99))) }
             td { (grouped(endpoint.requests)) }
             td { (grouped(endpoint.failures)) }
-            td.text { (why(endpoint)) }
+            td { (grouped(endpoint.server_errors)) }
+            td.text { (endpoint.why()) }
         }
     }
-}
-
-/// Why it is as it is, and why the next request goes there or not.
-fn why(endpoint: &EndpointStatus) -> String {
-    let remark = endpoint.remark();
-    let pick = match (endpoint.score, endpoint.next) {
-        (None, _) => "gets no requests".to_owned(),
-        (Some(score), true) => format!("next: lowest score, {score:.2}"),
-        (Some(score), false) => format!("score {score:.2}"),
-    };
-    let weight = if endpoint.weight > 1.0 { format!(", weight {:.2}", endpoint.weight) } else { String::new() };
-    let gap = if remark.is_empty() { "" } else { "; " };
-    format!("{pick}{weight}{gap}{remark}")
 }
 
 /// The replicas as they were.
@@ -206,7 +193,7 @@ fn past(replicas: &[Past]) -> Markup {
             caption { "Replicas then" }
             thead { tr {
                 th scope="col" { "replica" } th scope="col" { "state" } th scope="col" { "in flight" }
-                th scope="col" { "requests/s" } th scope="col" { "failed" }
+                th scope="col" { "requests/s" } th scope="col" { "failed" } th scope="col" { "5xx" }
                 th scope="col" { "p50" } th scope="col" { "p99" }
             } }
             tbody {
@@ -217,11 +204,12 @@ fn past(replicas: &[Past]) -> Markup {
                         td { (slot.in_flight) }
                         td { (format!("{:.1}", slot.rate())) }
                         td { (slot.failed) }
+                        td { (slot.server_errors) }
                         td { (time(slot.p50)) }
                         td { (time(slot.p99)) }
                     }
                 }
-                @if replicas.is_empty() { tr { td colspan="7" { "none" } } }
+                @if replicas.is_empty() { tr { td colspan="8" { "none" } } }
             }
         } }
     }
@@ -286,13 +274,14 @@ fn time(time: Option<std::time::Duration>) -> String {
     time.map(|time| latency(time.as_secs_f64())).unwrap_or_default()
 }
 
-/// `part` of `whole`, drawn.
-fn bar(part: u32, whole: u32) -> Markup {
-    let width = 40.0 * f64::from(part.min(whole)) / f64::from(whole.max(1));
+/// `part` of `whole`, drawn so wide. What is there at all is seen.
+fn bar(part: u64, whole: u64, width: u16) -> Markup {
+    let full = f64::from(width);
+    let drawn = if part == 0 { 0.0 } else { (full * part.min(whole) as f64 / whole.max(1) as f64).max(1.0) };
     html! {
-        svg.bar width="40" height="8" aria-hidden="true" {
-            rect width="40" height="8" {}
-            rect.part width=(format!("{width:.1}")) height="8" {}
+        svg.bar width=(width) height="8" aria-hidden="true" {
+            rect width=(width) height="8" {}
+            rect.part width=(format!("{drawn:.1}")) height="8" {}
         }
     }
 }
@@ -302,14 +291,5 @@ fn class(level: Level) -> &'static str {
         Level::Good => "good",
         Level::Doubtful => "doubtful",
         Level::Bad => "bad",
-    }
-}
-
-/// The same as a shape, for whoever does not see the colour.
-fn mark(level: Level) -> &'static str {
-    match level {
-        Level::Good => "●",
-        Level::Doubtful => "▲",
-        Level::Bad => "✖",
     }
 }

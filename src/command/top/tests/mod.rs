@@ -1,0 +1,4 @@
+//! What is chosen and drawn, without a terminal.
+
+mod screen;
+mod view;
