@@ -97,6 +97,8 @@ pub struct Churn {
     deeds: Deeds,
     violations: Vec<String>,
     misdirected: u64,
+    /// Addresses of the replicas that the last turn was about.
+    concerned: Vec<SocketAddr>,
 }
 
 impl Churn {
@@ -134,7 +136,13 @@ impl Churn {
             deeds: Deeds::default(),
             violations: vec![],
             misdirected: 0,
+            concerned: vec![],
         }
+    }
+
+    /// Addresses of the replicas that the last turn was about: those that were replaced, killed, stopped or told to fail.
+    pub fn concerned(&self) -> &[SocketAddr] {
+        &self.concerned
     }
 
     /// The load that runs.
@@ -166,6 +174,7 @@ impl Churn {
     /// Takes a turn, and waits until the pool is whole again.
     pub fn turn(&mut self, turn: Turn) {
         self.load.phase(turn.name());
+        self.concerned.clear();
         pass(LEAD);
         match turn {
             Turn::Replace => self.replace(),
@@ -192,7 +201,9 @@ impl Churn {
     }
 
     fn any(&mut self) -> usize {
-        self.rng.usize(..REPLICAS)
+        let index = self.rng.usize(..REPLICAS);
+        self.concerned.push(self.replicas[index].address());
+        index
     }
 
     fn kill(&mut self, index: usize) {
@@ -208,6 +219,7 @@ impl Churn {
         // Dokku's checks take ten seconds, but a network that is attached after them makes it less than one.
         let checks = self.rng.u64(..1000);
         pass(Duration::from_millis(checks));
+        self.concerned = addresses(&self.replicas);
         let old = std::mem::replace(&mut self.replicas, new);
         let old: Vec<&dyn Container> = old.iter().map(|r| &**r).collect();
         let kills = end(&self.load, Signal::SIGTERM, &old);
@@ -306,6 +318,7 @@ impl Churn {
 
     fn vanish(&mut self) {
         let from = self.load.elapsed();
+        self.concerned = addresses(&self.replicas);
         (0..REPLICAS).for_each(|index| self.kill(index));
         pass(Duration::from_secs(2));
         self.replicas.iter().for_each(|r| r.restart(Restart::NewAddress));

@@ -14,7 +14,7 @@
 //! Postgres   a private cluster in a temporary folder
 //! Origin     a replica that a test scripts byte by byte;  Wire  a client that does the same
 //! Load       an open-loop load that never retries, and what became of each request;  unique  its requests and their answers
-//! Browser    Chromium without a screen, for the operator's page;  Terminal  tmux, for what is shown on one
+//! Browser    Chromium without a screen, for the operator's page;  Pages  many that are open;  Terminal  tmux, for what is shown on one
 //! Ledger     who received which POST, even if killed
 //! Churn      a day on which everything goes wrong under load;  Verdict  what it cost, held against the promises
 //! ```
@@ -37,6 +37,7 @@ mod load;
 mod loopback;
 mod network;
 mod origin;
+mod pages;
 mod postgres;
 mod process;
 mod proxy;
@@ -60,6 +61,7 @@ pub use loopback::Loopback;
 pub use network::{App, Container, Network, Restart};
 pub use nix::sys::signal::Signal;
 pub use origin::Origin;
+pub use pages::Pages;
 pub use postgres::Postgres;
 pub use process::{Process, cpu, resident};
 pub use proxy::{Proxy, ProxyConfig, SHIPPED_UPSTREAM, sum};

@@ -60,6 +60,7 @@ mod metrics;
 mod monitoring;
 mod operator;
 mod page;
+mod page_day;
 mod process;
 mod redeploy;
 mod reload;
