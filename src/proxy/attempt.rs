@@ -327,6 +327,13 @@ impl Exchange<'_> {
                         return Poll::Ready(Event::Head(result));
                     }
                     let Some(sent) = sent_at.filter(|_| is_awaited(inbound)) else {
+                        // The deadline of a call holds while its client still sends, too.
+                        let Some(deadline) = self.deadline else { return Poll::Pending };
+                        while caller.timer.poll_expired(cx, deadline).is_ready() {
+                            if clock::now() >= deadline {
+                                return Poll::Ready(Event::Timeout);
+                            }
+                        }
                         return Poll::Pending;
                     };
                     let deadline = self.response_deadline(sent);
@@ -599,7 +606,8 @@ fn no_stream(ended: Ended) -> (Problem, Failure, Outcome) {
     match ended {
         Ended::Unprocessed => (Problem::Unprocessed, Failure::Unprocessed, Outcome::Abandoned),
         Ended::Reset(code) => (Problem::Reset(code), Failure::Dead, Outcome::Broken),
-        Ended::Broken | Ended::Lost => (Problem::Broken, Failure::Dead, Outcome::Broken),
+        // Of many streams on that connection it is the fault of one: to the others it is as if it had broken.
+        Ended::Broken | Ended::Lost | Ended::Torn => (Problem::Broken, Failure::Dead, Outcome::Broken),
         Ended::Alien => (Problem::Garbage("the replica's response is not HTTP/2"), Failure::Final, Outcome::Invalid),
     }
 }

@@ -67,7 +67,9 @@ impl<'a> RequestHead<'a> {
         {
             return Err(Fault::Shape);
         }
-        let fields = Fields::read(raw, end + 1)?;
+        let mut fields = Fields::read(raw, end + 1)?;
+        // It is of HTTP/2 only: what another request says of its content frees it of no time-out.
+        fields.grpc &= matches!(delimiter, Delimiter::Stream { .. });
         if fields.chunked && minor == 0 {
             return Err(Fault::Encoding);
         }

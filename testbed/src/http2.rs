@@ -63,6 +63,11 @@ pub fn with_trailers(request: Request<Body>, trailers: HeaderMap) -> Request<Bod
     request.map(|body| Unmeasured(body.with_trailers(std::future::ready(Some(Ok(trailers))))).boxed())
 }
 
+/// A request whose body begins and never ends.
+pub fn unending(request: Request<Body>) -> Request<Body> {
+    request.map(|body| Unmeasured(body.with_trailers(std::future::pending())).boxed())
+}
+
 /// A body that does not say how long it is.
 struct Unmeasured<B>(B);
 

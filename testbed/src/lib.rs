@@ -54,7 +54,7 @@ pub use browser::Browser;
 pub use churn::{Churn, Turn};
 pub use dns::{Dns, Fault};
 pub use engine::{Engine, confined};
-pub use http2::{Http2, Http2Answer, request, with_trailers};
+pub use http2::{Http2, Http2Answer, request, unending, with_trailers};
 pub use ledger::Ledger;
 pub use load::{Asked, Load, LoadWatch, Loss, LossKind, Plan, Protocol, Report, Spacing};
 pub use loopback::Loopback;

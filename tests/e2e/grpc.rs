@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use testbed::{App, Http2, Loopback, Network, Process, ProxyConfig, eventually, request};
+use testbed::{App, Http2, Loopback, Network, Process, ProxyConfig, eventually, request, unending};
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
@@ -42,6 +42,29 @@ fn a_calls_deadline_ends_its_waiting() {
     assert!((Duration::from_millis(250)..Duration::from_secs(10)).contains(&began.elapsed()), "{:?}", began.elapsed());
     // That a client is in a hurry is no fault of the replica's.
     assert_eq!(proxy.endpoints("app")[0]["health"], "up");
+}
+
+// P19
+#[test]
+fn a_calls_deadline_holds_while_its_client_still_sends() {
+    let network = Loopback::new();
+    let replicas = network.scale("app", &App::replica(), 1);
+    let proxy = start(&network, &ProxyConfig::new(&network, "app").set("upstream.app.protocol", "h2c"));
+    proxy.wait_up("app", &[replicas[0].address()]);
+    let client = Http2::connect(proxy.address());
+    let began = Instant::now();
+    let fields = [GRPC, ("grpc-timeout", "300m")];
+    let answer = client.ask(unending(request("POST", "/count?id=1", &fields, "x"))).unwrap();
+    assert_eq!((answer.status, answer.get("grpc-status")), (200, "4"), "{answer:?}");
+    assert!((Duration::from_millis(250)..Duration::from_secs(10)).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+// F48
+#[test]
+fn what_calls_itself_grpc_and_is_http_1_is_freed_of_no_time_out() {
+    let bed = crate::Bed::with(|c| c.set("server.body_idle", "300ms"), |head, wire, _| crate::serve(head, wire));
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 10\r\n\r\nx";
+    assert_eq!(bed.ask(head).status, 408);
 }
 
 /// Python's grpcio in an environment of its own below `target/`; `None`, and loudly, where it cannot be had.

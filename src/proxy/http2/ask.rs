@@ -47,7 +47,7 @@ pub async fn ask(
     let silent = |error: h2::Error| match Ended::from(&error) {
         Ended::Broken | Ended::Lost => Silent::Closed,
         Ended::Reset(_) | Ended::Unprocessed => Silent::Reset,
-        Ended::Alien => Silent::Alien,
+        Ended::Alien | Ended::Torn => Silent::Alien,
     };
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false).max_frame_size(FRAME).max_header_list_size(max_header);

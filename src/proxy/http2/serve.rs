@@ -37,10 +37,12 @@ const BROKE_THE_RULES: Problem = Problem::BadRequest("the client broke the rules
 pub(in crate::proxy) async fn serve(
     proxy: &Arc<Proxy>,
     reader: Box<Reader>,
-    writer: Writer,
+    mut writer: Writer,
     peer: SocketAddr,
     permit: &Permit,
 ) {
+    // Its streams may rightly be silent for hours.
+    writer.keep_alive();
     let server = proxy.table().server.clone();
     let mut builder = h2::server::Builder::new();
     builder
@@ -64,34 +66,29 @@ pub(in crate::proxy) async fn serve(
     let drained = proxy.drained();
     tokio::pin!(drained);
     let mut leaving = false;
-    let broke = loop {
+    let end = loop {
         tokio::select! {
             biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, response))) => {
                     if streams.is_empty() && !permit.work() {
-                        break None;
+                        break Ending::Over;
                     }
                     streams.spawn(stream(proxy.clone(), peer, request, response));
                 }
-                Some(Err(error)) => break Some(error),
-                None => break None,
+                Some(Err(error)) => break Ending::Broke(error),
+                None => break Ending::Over,
             },
             // Behind the poll of the connection, by which it is found.
             code = std::future::poll_fn(|_| violation.code().map_or(Poll::Pending, Poll::Ready)) => {
-                connection.abrupt_shutdown(code.reason());
-                let last = std::future::poll_fn(|cx| connection.poll_closed(cx));
-                let _ = timeout(LAST_WORDS, last).await;
-                proxy.metrics().refused.add(BROKE_THE_RULES.token());
-                tracing::debug!(client = %peer, code = code.0, "a client broke the rules of HTTP/2");
-                return;
+                break Ending::Violated(code);
             }
             Some(_) = streams.join_next() => {
                 while streams.try_join_next().is_some() {}
                 if streams.is_empty() {
                     idle_since = clock::now();
                     if !permit.rest(proxy.millis_at(idle_since)) {
-                        break None;
+                        break Ending::Over;
                     }
                 }
             }
@@ -105,18 +102,42 @@ pub(in crate::proxy) async fn serve(
             }
             // A client that takes not even the last word is not waited for.
             () = async { sleep_until((idle_since + server.client_idle + LAST_WORDS).into()).await },
-                if leaving && streams.is_empty() => break None,
+                if leaving && streams.is_empty() => break Ending::Over,
         }
     };
-    if let Some(error) = broke {
-        // A client that leaves is no news; one that breaks the rules is refused like any other.
-        if !error.is_io() {
-            proxy.metrics().refused.add(BROKE_THE_RULES.token());
-        }
-        tracing::debug!(client = %peer, %error, "a connection of HTTP/2 broke");
+    // A client that leaves is no news; one that breaks the rules is refused like any other.
+    let (broke_the_rules, last_words) = match end {
+        Ending::Over => (false, false),
         // What it broke is told to the client by the connection itself, as far as it reads.
+        Ending::Broke(error) => {
+            tracing::debug!(client = %peer, %error, "a connection of HTTP/2 broke");
+            (!error.is_io(), true)
+        }
+        Ending::Violated(code) => {
+            tracing::debug!(client = %peer, code = code.0, "a client broke the rules of HTTP/2");
+            connection.abrupt_shutdown(code.reason());
+            (true, true)
+        }
+    };
+    if broke_the_rules {
+        proxy.metrics().refused.add(BROKE_THE_RULES.token());
+    }
+    if last_words {
         let _ = timeout(LAST_WORDS, std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
     }
+    // Its streams see by this that their client is gone, and are counted and logged as ever.
+    drop(connection);
+    let _ = timeout(LAST_WORDS, async { while streams.join_next().await.is_some() {} }).await;
+}
+
+/// Why a connection is served no longer.
+enum Ending {
+    /// Nothing came any more, or it rested for long enough.
+    Over,
+    /// It failed.
+    Broke(h2::Error),
+    /// The client broke a rule that ends the connection with this code.
+    Violated(Code),
 }
 
 /// One request.

@@ -32,8 +32,26 @@ const SPARE: Duration = Duration::from_secs(30);
 /// So often a replica is asked whether its process still answers, while it owes something …
 const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// … and so long it may take. The answer comes from the loop that serves its streams, before any app.
+/// … but no more than so often before it has answered a request: servers of gRPC end the connection of a client that sends
+/// a third ping in a row within five minutes (its "too many pings") …
+const PINGS: u32 = 2;
+
+/// … and then as seldom as they bear.
+const PING_SELDOM: Duration = Duration::from_secs(330);
+
+/// So long the answer may take. It comes from the loop that serves its streams, before any app.
 const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// Streams that are opened before the replica has said how many it takes: what all servers of note allow (RFC 9113 section
+/// 6.5.2 advises no less).
+const FIRST_STREAMS: usize = 100;
+
+/// Streams given up by us of which h2 remembers for a while that what still comes for them is nobody's fault.
+const MAX_ABANDONED: usize = 1024;
+
+/// What the small frames that wait for their readers may cost, by h2's count, until it takes a connection for a flood: those
+/// of [`MOST_STREAMS`] streams whose readers stand still, each with a window full of the smallest.
+const SMALL_FRAMES: usize = 256 << 20;
 
 /// The connections to an endpoint, and who dials.
 #[derive(Debug)]
@@ -68,6 +86,8 @@ struct Connection {
 #[derive(Debug, Default)]
 struct Usage {
     streams: AtomicU32,
+    /// Heads of responses that came.
+    answers: AtomicU32,
     /// It takes no new streams.
     closed: AtomicBool,
     /// When its last stream ended.
@@ -151,6 +171,11 @@ impl Shared {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
+            .initial_max_send_streams(FIRST_STREAMS)
+            // Requests are given up all the time, for good reasons, and no count of them ends the others' connection.
+            .max_local_error_reset_streams(None)
+            .max_concurrent_reset_streams(MAX_ABANDONED)
+            .data_frame_budget(SMALL_FRAMES)
             .max_header_list_size(u32::try_from(max_header).unwrap_or(u32::MAX));
         // The preface is written; the replica's is not awaited: whether it speaks HTTP/2 is seen by its first answer.
         let begun = timeout(patience, builder.handshake(Wire::new(reader, writer))).await;
@@ -160,8 +185,14 @@ impl Shared {
         let watched = usage.clone();
         tokio::spawn(async move {
             tokio::select! {
+                // What has come is read first: it may be the answer.
+                biased;
                 _ = &mut connection => {}
-                () = silence(pings, &watched) => {}
+                () = silence(pings, &watched) => {
+                    // Requests that come take another connection; those that it has wait as they would on one of HTTP/1.
+                    watched.closed.store(true, Ordering::Relaxed);
+                    let _ = connection.await;
+                }
             }
             watched.closed.store(true, Ordering::Relaxed);
         });
@@ -176,12 +207,19 @@ impl Shared {
     }
 }
 
-/// Returns when the replica's process answers no ping though it owes something: its streams end then.
+/// Returns when the replica's process answers no ping though it owes something.
 async fn silence(pings: Option<PingPong>, watched: &Usage) {
     let Some(mut pings) = pings else { return std::future::pending().await };
+    let (mut sent, mut answers, mut last) = (0, 0, clock::now());
     loop {
         sleep(PING_EVERY).await;
-        if watched.streams.load(Ordering::Relaxed) > 0 {
+        let now = clock::now();
+        if std::mem::replace(&mut answers, watched.answers.load(Ordering::Relaxed)) != answers {
+            sent = 0;
+        }
+        let may = sent < PINGS || now.saturating_duration_since(last) >= PING_SELDOM;
+        if may && watched.streams.load(Ordering::Relaxed) > 0 {
+            (sent, last) = (sent + 1, now);
             match timeout(PONG_WITHIN, pings.ping(Ping::opaque())).await {
                 Ok(Ok(_)) => {}
                 // The connection itself tells.
@@ -232,7 +270,7 @@ impl Opening {
     pub(in crate::proxy) fn send(mut self, request: Request<()>, end: bool) -> Result<(Call, Sender), Ended> {
         match self.sender.send_request(request, end) {
             Ok((response, body)) => {
-                let call = Call { response, raw: Vec::new(), received: None, _stream: self.stream };
+                let call = Call { response, raw: Vec::new(), received: None, stream: self.stream };
                 Ok((call, Sender::of_body(body, end)))
             }
             Err(error) => {
@@ -251,13 +289,18 @@ pub(in crate::proxy) struct Call {
     /// The last head that came, as HTTP/1 writes it.
     raw: Vec<u8>,
     received: Option<Receiver>,
-    _stream: Stream,
+    stream: Stream,
 }
 
 impl Call {
     /// The next head: an interim one, or the final one. May be dropped while it waits.
     pub(in crate::proxy) async fn head(&mut self) -> Result<u16, Ended> {
-        let parts = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
+        let parts = std::future::poll_fn(|cx| self.poll_head(cx)).await.map_err(|ended| match ended {
+            // What has never answered anything does not speak it.
+            Ended::Torn if self.stream.usage.answers.load(Ordering::Relaxed) == 0 => Ended::Alien,
+            other => other,
+        })?;
+        self.stream.usage.answers.fetch_add(1, Ordering::Relaxed);
         // There is nothing to switch to (RFC 9113 section 8.6).
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Ended::Alien);

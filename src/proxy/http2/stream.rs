@@ -25,8 +25,10 @@ pub(in crate::proxy) enum Ended {
     Broken,
     /// The peer's host has acknowledged nothing for so long that the kernel gave it up.
     Lost,
-    /// What came is no HTTP/2.
+    /// What came on this stream is no HTTP/2.
     Alien,
+    /// What came on the connection is no HTTP/2, on this stream or another, and we ended it.
+    Torn,
 }
 
 impl From<&h2::Error> for Ended {
@@ -40,6 +42,7 @@ impl From<&h2::Error> for Ended {
             // h2 ends no other streams so than those above the last one that the peer serves.
             Some(_) if error.is_go_away() && error.is_remote() => Ended::Unprocessed,
             Some(reason) if error.is_reset() && error.is_remote() => Ended::Reset(Code(reason.into())),
+            Some(_) if error.is_go_away() => Ended::Torn,
             Some(_) => Ended::Alien,
             None => Ended::Broken,
         }

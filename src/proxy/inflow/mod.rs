@@ -75,7 +75,7 @@ impl From<Ended> for Broken {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Reset(code) => Broken::Reset(code),
-            Ended::Alien => Broken::Bad,
+            Ended::Alien | Ended::Torn => Broken::Bad,
             Ended::Unprocessed | Ended::Broken | Ended::Lost => Broken::Gone,
         }
     }
