@@ -139,16 +139,7 @@ fn main() -> ExitCode {
         Some(Command::Pause { upstream }) => return order(Verb::Pause(upstream), None),
         Some(Command::Resume { upstream }) => return order(Verb::Resume(upstream), None),
         Some(Command::Init { place, apps, callers, network }) => {
-            return match (Recipe { place, apps, callers, network }).text() {
-                Ok(text) => {
-                    print!("{text}");
-                    ExitCode::SUCCESS
-                }
-                Err(problem) => {
-                    eprintln!("evenkeel: {problem}");
-                    ExitCode::FAILURE
-                }
-            };
+            return command::print(Recipe { place, apps, callers, network }.text());
         }
         Some(Command::Check) | None => {}
     }

@@ -15,6 +15,8 @@ mod tests;
 mod top;
 mod why;
 
+use std::process::ExitCode;
+
 pub use check::check;
 pub use hold::hold;
 pub use order::order;
@@ -22,3 +24,17 @@ pub use ready::ready;
 pub use status::status;
 pub use top::top;
 pub use why::why;
+
+/// Prints a text as it is, or what is wrong to standard error; the exit status that goes with it.
+pub fn print(text: Result<String, String>) -> ExitCode {
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("evenkeel: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

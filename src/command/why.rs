@@ -8,16 +8,7 @@ use std::process::ExitCode;
 
 /// Prints what the running process knows of the requests that are called so, or of the last one that ended.
 pub async fn why(sockets: Sockets, id: Option<String>) -> ExitCode {
-    match ask(&sockets, id.as_deref()).await {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            eprintln!("evenkeel: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+    super::print(ask(&sockets, id.as_deref()).await)
 }
 
 /// What the running process knows of them.

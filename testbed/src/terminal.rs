@@ -66,6 +66,11 @@ impl Terminal {
         }
     }
 
+    /// Presses these keys so that they come as one.
+    pub fn type_at_once(&self, keys: &str) {
+        self.said(&["send-keys", "-l", keys]);
+    }
+
     /// Has another size from now on.
     pub fn resize(&self, width: u16, height: u16) {
         self.said(&["resize-window", "-x", &width.to_string(), "-y", &height.to_string()]);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use testbed::{App, Http2, Loopback, Network, Process, ProxyConfig, eventually, request, unending};
+use testbed::{App, Container, Http2, Loopback, Network, Process, Proxy, ProxyConfig, eventually, request, unending};
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
@@ -15,7 +15,7 @@ fn a_call_that_no_replica_answers_gets_a_status_of_grpc() {
     let network = Loopback::new();
     network.nobody("app");
     let config = ProxyConfig::new(&network, "app").set("upstream.app.protocol", "h2c").set("upstream.app.wait", "0s");
-    let proxy = testbed::Proxy::launch(&network, env!("CARGO_BIN_EXE_evenkeel"), &config);
+    let proxy = Proxy::launch(&network, env!("CARGO_BIN_EXE_evenkeel"), &config);
     proxy.wait_for_line("joined");
     let client = Http2::connect(proxy.address());
     let answer = client.ask(request("POST", "/shop.Orders/Get", &[GRPC, ("te", "trailers")], "x")).unwrap();
@@ -27,14 +27,20 @@ fn a_call_that_no_replica_answers_gets_a_status_of_grpc() {
     assert_eq!(client.ask(request("POST", "/shop.Orders/Get", &[], "x")).unwrap().status, 503);
 }
 
+/// A replica, a proxy in front of it, and a client, all of HTTP/2. The network lasts as long as the proxy.
+fn one_replica() -> ((Box<dyn Container>, Loopback), Proxy, Http2) {
+    let network = Loopback::new();
+    let replica = network.start("app", &App::replica());
+    let proxy = start(&network, &ProxyConfig::new(&network, "app").set("upstream.app.protocol", "h2c"));
+    proxy.wait_up("app", &[replica.address()]);
+    let client = Http2::connect(proxy.address());
+    ((replica, network), proxy, client)
+}
+
 // P19
 #[test]
 fn a_calls_deadline_ends_its_waiting() {
-    let network = Loopback::new();
-    let replicas = network.scale("app", &App::replica(), 1);
-    let proxy = start(&network, &ProxyConfig::new(&network, "app").set("upstream.app.protocol", "h2c"));
-    proxy.wait_up("app", &[replicas[0].address()]);
-    let client = Http2::connect(proxy.address());
+    let (_replica, proxy, client) = one_replica();
     let began = Instant::now();
     let fields = [GRPC, ("grpc-timeout", "300m")];
     let answer = client.ask(request("POST", "/sleep/15000", &fields, "x")).unwrap();
@@ -47,11 +53,7 @@ fn a_calls_deadline_ends_its_waiting() {
 // P19
 #[test]
 fn a_calls_deadline_holds_while_its_client_still_sends() {
-    let network = Loopback::new();
-    let replicas = network.scale("app", &App::replica(), 1);
-    let proxy = start(&network, &ProxyConfig::new(&network, "app").set("upstream.app.protocol", "h2c"));
-    proxy.wait_up("app", &[replicas[0].address()]);
-    let client = Http2::connect(proxy.address());
+    let (_replica, _proxy, client) = one_replica();
     let began = Instant::now();
     let fields = [GRPC, ("grpc-timeout", "300m")];
     let answer = client.ask(unending(request("POST", "/count?id=1", &fields, "x"))).unwrap();

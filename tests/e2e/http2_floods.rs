@@ -250,3 +250,21 @@ fn an_illegal_frame_ends_its_connection_with_the_right_code() {
         assert_eq!(end, End::GoAway(code), "{name}");
     }
 }
+
+// P22
+#[test]
+fn requests_under_way_on_a_connection_that_ends_have_their_lines_in_the_log() {
+    let (_go, gate) = crate::gate();
+    let bed = Bed::with(|c| c.set("server.access_log", "all"), move |_, _, _| gate());
+    let mut client = raw(bed.proxy.address());
+    for stream in [1, 3, 5] {
+        client.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, stream, GET)).unwrap();
+    }
+    eventually("they are under way", || bed.origin().requests() == 3);
+    // One that breaks a rule, and so ends.
+    client.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2, GET)).unwrap();
+    eventually("each has its line", || bed.proxy.lines("request upstream").len() == 3);
+    eventually("and is counted", || {
+        bed.proxy.metric("evenkeel_requests_total", &["upstream=\"app\"", "code_class=\"none\""]) == 3.0
+    });
+}

@@ -74,7 +74,7 @@ impl Told {
     #[track_caller]
     fn happened(&self, whom: &str, what: &str) {
         let rows = self.rows();
-        let found = rows.iter().any(|row| row.whom == whom && row.what.contains(what));
+        let found = rows.iter().any(|row| row.whom == whom && row.what.starts_with(what));
         assert!(found, "{whom} is not said to have been {what:?} in the last {:?}: {rows:#?}", self.time);
     }
 

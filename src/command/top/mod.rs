@@ -81,11 +81,19 @@ async fn show(sockets: Sockets) -> io::Result<()> {
             None => {}
         }
     }
-    // The end of the terminal; an order that was given is carried out all the same.
     drop(terminal);
-    drop(updates);
-    while acting.join_next().await.is_some() {}
-    Ok(())
+    // An order that was given is carried out all the same, and what came of it is said.
+    loop {
+        tokio::select! {
+            biased;
+            Some(update) = updates.recv() => match update {
+                Update::Ordered(Ok(lines)) => lines.iter().for_each(|line| println!("{line}")),
+                Update::Ordered(Err(problem)) => eprintln!("evenkeel: {problem}"),
+                Update::Overview(_) | Update::Why(_) => {}
+            },
+            acted = acting.join_next() => if acted.is_none() { return Ok(()) },
+        }
+    }
 }
 
 /// Asks how things are, again and again.

@@ -49,8 +49,9 @@ const FIRST_STREAMS: usize = 100;
 /// Streams given up by us of which h2 remembers for a while that what still comes for them is nobody's fault.
 const MAX_ABANDONED: usize = 1024;
 
-/// What the small frames that wait for their readers may cost, by h2's count, until it takes a connection for a flood: those
-/// of [`MOST_STREAMS`] streams whose readers stand still, each with a window full of the smallest.
+/// What the small frames that wait for their readers may cost, by h2's count (what each lacks to 256 bytes), until it takes
+/// a connection for a flood: those of [`MOST_STREAMS`] streams whose readers stand still, each with a window full of frames
+/// of ten bytes. A replica that sends smaller ones makes us hold some hundred bytes for each of a million frames at most.
 const SMALL_FRAMES: usize = 256 << 20;
 
 /// The connections to an endpoint, and who dials.
