@@ -79,6 +79,8 @@ fn ping_is_200_or_424_as_the_database_comes_and_goes_whatever_the_method() {
     assert_eq!(app.ask("POST", "/ping"), 424);
     postgres.resume().unwrap();
     assert_eq!(app.ask("GET", "/ping"), 200, "a kept connection to the old server is no obstacle");
+    // What it prints is read by a thread that may be later than its answer.
+    app.process.wait_for_line("DB is available again");
     let output = app.process.output();
     assert_eq!(output.matches("DB is not available. Error: ").count(), 1, "a change is said once: {output}");
     assert_eq!(output.matches("DB is available again").count(), 1, "{output}");
